@@ -1,0 +1,129 @@
+//! Execution of PTX: the interface between the driver face and the interpreter.
+//!
+//! A device address is a host virtual address of this process, so the interpreter reads and writes memory directly
+//! after asking [`Memory`] whether the range is device-accessible. Shared and local windows are generic addresses
+//! outside every host mapping.
+
+use std::sync::atomic::AtomicBool;
+
+/// Which addresses device code may touch. Asked on the hot path: implementations hand out snapshots, and the
+/// interpreter caches the last range per warp.
+pub trait Memory: Send + Sync {
+    /// The device-accessible range `[start, end)` that contains `address`, if any.
+    fn range(&self, address: u64) -> Option<(u64, u64)>;
+    /// Bumped whenever a range is added or removed; a cached range of an older epoch must be asked for again.
+    fn epoch(&self) -> u64;
+}
+
+/// Why a grid stopped. The driver face maps each to the CUresult that real hardware gives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("illegal address {address:#x} ({bytes} bytes, {space}) at {place}")]
+    IllegalAddress { address: u64, bytes: u32, space: &'static str, place: Place },
+    #[error("misaligned address {address:#x} ({bytes} bytes) at {place}")]
+    MisalignedAddress { address: u64, bytes: u32, place: Place },
+    #[error("illegal instruction at {place}: {what}")]
+    IllegalInstruction { what: String, place: Place },
+    #[error("trap at {place}")]
+    Trap { place: Place },
+    #[error("device assertion failed: {message} at {place}")]
+    Assert { message: String, place: Place },
+    #[error("call stack or local memory exhausted at {place}")]
+    StackOverflow { place: Place },
+    #[error("deadlock: no warp of block {block:?} can make progress at {place}")]
+    Deadlock { block: [u32; 3], place: Place },
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Where in the program a fault arose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub kernel: String,
+    pub line: u32,
+    pub block: [u32; 3],
+    pub thread: [u32; 3],
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "kernel {} line {} block {:?} thread {:?}",
+            self.kernel, self.line, self.block, self.thread
+        )
+    }
+}
+
+/// A module load that failed: the JIT log names line, column and opcode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{log}")]
+pub struct LoadError {
+    pub log: String,
+    /// True where the text is PTX of a newer ISA or an instruction the machine does not carry
+    /// (CUDA_ERROR_UNSUPPORTED_PTX_VERSION); false for text that is not PTX (CUDA_ERROR_INVALID_PTX).
+    pub unsupported: bool,
+}
+
+/// One kernel parameter as `cuFuncGetParamInfo` reports it. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamInfo {
+    pub offset: usize,
+    pub size: usize,
+}
+
+/// What `cuFuncGetAttribute` answers for a kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelInfo {
+    pub name: String,
+    pub params: Vec<ParamInfo>,
+    /// Bytes of the parameter buffer, all padding included.
+    pub param_bytes: usize,
+    pub static_shared_bytes: u32,
+    pub const_bytes: u32,
+    pub local_bytes: u32,
+    pub registers: u32,
+    /// From `.maxntid` / `.reqntid`, else 1024.
+    pub max_threads_per_block: u32,
+    /// `.reqntid`, where present.
+    pub required_block: Option<[u32; 3]>,
+    /// The SM version of the PTX target, 90 for sm_90.
+    pub target_sm: u32,
+}
+
+/// One grid.
+#[derive(Clone, Debug)]
+pub struct Grid<'a> {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared_bytes: u32,
+    /// The packed parameter buffer, `KernelInfo::param_bytes` long.
+    pub params: &'a [u8],
+    /// All blocks must be resident together and may meet at a grid barrier.
+    pub cooperative: bool,
+}
+
+/// What a run did, for utilisation and power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
+    pub warp_instructions: u64,
+    pub lane_instructions: u64,
+    pub global_bytes: u64,
+}
+
+/// What the device offers to the program: memory, and the machine's fixed figures for special registers.
+pub struct Environment<'a> {
+    pub memory: &'a dyn Memory,
+    pub sm_count: u32,
+    /// Set by context destruction; the interpreter looks at it at least once per block and every few thousand warp
+    /// instructions.
+    pub cancel: &'a AtomicBool,
+    /// Device-side printf output.
+    pub print: &'a (dyn Fn(&str) + Sync),
+}
+
+impl std::fmt::Debug for Environment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("sm_count", &self.sm_count).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,5 @@
+//! The machine behind the software GPU: loads PTX, executes grids on CPU threads, and describes the device.
+//!
+//! `softgpu/driver` (libcuda.so.1) and `softgpu/nvml` (libnvidia-ml.so.1) are faces of this crate.
+
+pub mod exec;
