@@ -1,0 +1,100 @@
+//! `cargo xtask test`: the suites that need only cargo, and with `--clients` the third-party clients in a venv.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::build::{self, Profile, cargo, check};
+
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Run the third-party client suite (installs its packages into .venv/clients first).
+    #[arg(long)]
+    clients: bool,
+    /// Leave out the exhaustive model check of the ring.
+    #[arg(long)]
+    no_loom: bool,
+    /// Passed on to the test runner: a filter, for example.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    if options.clients {
+        return clients(&options.rest);
+    }
+    // The end-to-end tests start the built binaries, which the test runner would not build by itself.
+    installation()?;
+    let mut command = cargo();
+    if has_nextest() {
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        command.args(["test", "--workspace", "--no-fail-fast", "--"]);
+    }
+    check(command.args(&options.rest))?;
+    if !options.no_loom {
+        loom()?;
+    }
+    Ok(())
+}
+
+/// Builds the product for tests, the software GPU's folder beside it.
+fn installation() -> Result<PathBuf> {
+    let artefacts = build::build(Profile::Dev, &["lightos-examples"])?;
+    let folder = artefacts.join("install");
+    build::install(&artefacts, &folder)?;
+    Ok(folder)
+}
+
+fn has_nextest() -> bool {
+    cargo()
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The ring's protocol, explored exhaustively. It has a target folder of its own because `--cfg loom` changes every crate.
+fn loom() -> Result<()> {
+    check(
+        cargo()
+            .args(["test", "--package", "lightos-protocol", "--release", "--test", "loom_ring"])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", build::root().join("target/loom")),
+    )
+}
+
+fn clients(rest: &[String]) -> Result<()> {
+    let installed = installation()?;
+    let suite = build::root().join("tests/clients");
+    let python = venv(&build::root().join(".venv/clients"), &suite.join("requirements.txt"))?;
+    check(
+        Command::new(python)
+            .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
+            .args(rest)
+            .current_dir(&suite)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("LIGHTOS_BIN", installed.join("lightos"))
+            .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
+            .env("SOFTGPU_LIB", installed.join("softgpu")),
+    )
+}
+
+/// A virtual environment that holds what `requirements` names; made again when the list changes.
+fn venv(folder: &Path, requirements: &Path) -> Result<PathBuf> {
+    let python = folder.join("bin/python");
+    let wanted = std::fs::read_to_string(requirements)?;
+    let stamp = folder.join("requirements.installed");
+    if std::fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
+        return Ok(python);
+    }
+    check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
+        .context("python3 with the venv module is needed for the client suite (Debian: python3-venv)")?;
+    check(
+        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements),
+    )?;
+    std::fs::write(stamp, wanted)?;
+    Ok(python)
+}
