@@ -134,7 +134,7 @@ fn median_ms(runs: &[Run]) -> f64 {
             run.fields
                 .get("ms")
                 .and_then(|ms| ms.parse().ok())
-                .unwrap_or_else(|| run.wall.as_secs_f64() * 1e3)
+                .unwrap_or(run.wall.as_secs_f64() * 1e3)
         })
         .collect();
     times.sort_by(f64::total_cmp);
