@@ -63,14 +63,36 @@ pub enum Space {
 /// Fundamental types, ISA section "Fundamental Types", plus the packed forms that appear as operand types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Type {
-    B8, B16, B32, B64, B128,
-    U8, U16, U32, U64,
-    S8, S16, S32, S64,
-    F16, F16x2, BF16, BF16x2, TF32, F32, F64,
-    E4M3, E5M2, E4M3x2, E5M2x2,
-    U16x2, S16x2,
+    B8,
+    B16,
+    B32,
+    B64,
+    B128,
+    U8,
+    U16,
+    U32,
+    U64,
+    S8,
+    S16,
+    S32,
+    S64,
+    F16,
+    F16x2,
+    BF16,
+    BF16x2,
+    TF32,
+    F32,
+    F64,
+    E4M3,
+    E5M2,
+    E4M3x2,
+    E5M2x2,
+    U16x2,
+    S16x2,
     Pred,
-    TexRef, SamplerRef, SurfRef,
+    TexRef,
+    SamplerRef,
+    SurfRef,
 }
 
 /// A variable in any space: `.shared .align 4 .b8 name[1024];`, `.reg .b32 %r<10>;`, a parameter, a global with an
@@ -100,7 +122,12 @@ pub enum Initializer {
     List(Vec<Initializer>),
     Value(Constant),
     /// An address of another variable or function, `generic(x)+8` or `x+8`, optionally masked (`0xFF(x)`).
-    Address { symbol: String, offset: i64, generic: bool, mask: Option<u64> },
+    Address {
+        symbol: String,
+        offset: i64,
+        generic: bool,
+        mask: Option<u64>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -137,11 +164,25 @@ pub enum Statement {
     /// `.loc`, `.pragma`, and the labelled call tables below.
     Directive(Directive),
     /// `label: .branchtargets a, b;`
-    BranchTargets { label: String, targets: Vec<String>, span: Span },
+    BranchTargets {
+        label: String,
+        targets: Vec<String>,
+        span: Span,
+    },
     /// `label: .calltargets f, g;`
-    CallTargets { label: String, targets: Vec<String>, span: Span },
+    CallTargets {
+        label: String,
+        targets: Vec<String>,
+        span: Span,
+    },
     /// `label: .callprototype (.param .b32 _) _ (.param .b64 _);`
-    CallPrototype { label: String, returns: Vec<Variable>, params: Vec<Variable>, noreturn: bool, span: Span },
+    CallPrototype {
+        label: String,
+        returns: Vec<Variable>,
+        params: Vec<Variable>,
+        noreturn: bool,
+        span: Span,
+    },
 }
 
 /// `@!%p1 ld.global.nc.v4.f32 {%f1,%f2,%f3,%f4}, [%rd1+16];`
@@ -172,9 +213,15 @@ pub enum Operand {
     Not(String),
     /// `-%f1` does not exist in PTX; a minus belongs to a constant.
     /// `[base+offset]`; an absolute address has a `Constant` base.
-    Address { base: Box<Operand>, offset: i64 },
+    Address {
+        base: Box<Operand>,
+        offset: i64,
+    },
     /// `name+8` used as a value (mov of an address).
-    Offset { base: String, offset: i64 },
+    Offset {
+        base: String,
+        offset: i64,
+    },
     /// `{a, b, c, d}`.
     Vector(Vec<Operand>),
     /// `a|b`: the two destinations of setp, shfl, match, elect.
