@@ -111,7 +111,7 @@ impl Display for Initializer {
                     false => f.write_str(symbol)?,
                 }
                 if *offset != 0 {
-                    write!(f, "{offset:+}")?;
+                    write!(f, "+{offset}")?;
                 }
                 if mask.is_some() { f.write_str(")") } else { Ok(()) }
             }
@@ -125,7 +125,7 @@ impl Display for Constant {
             Self::Int { value, unsigned: true } => write!(f, "{value}U"),
             Self::Int { value, unsigned: false } => match value.cast_signed() {
                 // The magnitude alone would read as unsigned.
-                i64::MIN => write!(f, "{}-1", i64::MIN + 1),
+                i64::MIN => write!(f, "(.s64){value:#X}"),
                 value => value.fmt(f),
             },
             Self::F32(bits) => write!(f, "0f{bits:08X}"),
@@ -231,9 +231,10 @@ impl Display for Operand {
             Self::Ident(name) => f.write_str(name),
             Self::Constant(constant) => constant.fmt(f),
             Self::Not(name) => write!(f, "!{name}"),
+            // The assembler takes `+-4` and not `-4`.
             Self::Address { base, offset: 0 } => write!(f, "[{base}]"),
-            Self::Address { base, offset } => write!(f, "[{base}{offset:+}]"),
-            Self::Offset { base, offset } => write!(f, "{base}{offset:+}"),
+            Self::Address { base, offset } => write!(f, "[{base}+{offset}]"),
+            Self::Offset { base, offset } => write!(f, "{base}+{offset}"),
             Self::Vector(items) => write!(f, "{{{}}}", Separated(items, ", ")),
             Self::Pair(first, second) => write!(f, "{first}|{second}"),
             Self::List(items) => write!(f, "({})", Separated(items, ", ")),

@@ -102,7 +102,7 @@ impl Parser<'_> {
     }
 
     /// What follows a `(`: a cast or an inner expression.
-    fn parenthesis(&mut self) -> Parse<Constant> {
+    pub(super) fn parenthesis(&mut self) -> Parse<Constant> {
         let span = self.here();
         if let Some(word @ ("s64" | "u64")) = self.token.word() {
             self.bump()?;

@@ -6,9 +6,14 @@ use crate::ptx::constant;
 use crate::ptx::lexer::Kind;
 
 impl Parser<'_> {
-    /// One operand at the top level of an instruction; in a `call`, a parenthesis there is an argument list.
+    /// One operand at the top level of an instruction; in a `call`, a parenthesis there is an argument list
+    /// unless it is a cast.
     pub(super) fn operand(&mut self, call: bool) -> Parse<Operand> {
         if call && self.eat("(")? {
+            if self.token.kind == Kind::Dotted {
+                let cast = self.parenthesis()?;
+                return Ok(Operand::Constant(self.constant_from(cast)?));
+            }
             return Ok(Operand::List(self.nested(|this| this.list(")", Self::inner_operand))?));
         }
         self.inner_operand()
