@@ -1,0 +1,48 @@
+//! Questions and orders of the command line.
+
+use lightos_protocol::control::{Admin, AdminReply, DaemonStatus};
+use lightos_protocol::socket::Channel;
+
+use super::Daemon;
+use super::peer::Peer;
+
+/// Answers one question; every connection asks one.
+pub(super) fn answer(daemon: &Daemon, channel: &Channel, peer: &Peer, allowed: bool, question: Admin) {
+    let reply = if allowed {
+        reply(daemon, peer, &question)
+    } else {
+        AdminReply::Failed(format!("user {} may not ask this sidecar", peer.uid))
+    };
+    if let Err(error) = channel.send(&reply, &[]) {
+        tracing::debug!(pid = peer.pid, %error, "answer not taken");
+    }
+    if reply == AdminReply::ShuttingDown {
+        let _ = daemon.stop.send("asked to");
+    }
+}
+
+fn reply(daemon: &Daemon, peer: &Peer, question: &Admin) -> AdminReply {
+    match question {
+        Admin::Status => AdminReply::Status(DaemonStatus {
+            pid: std::process::id(),
+            uptime_seconds: daemon.started.elapsed().as_secs(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            devices: daemon.tenants.devices(),
+            readings: daemon.telemetry.as_ref().map(|telemetry| telemetry.read()).unwrap_or_default(),
+            tenants: daemon.tenants.running(),
+        }),
+        Admin::Report { tenant_id: None } => AdminReply::Report(daemon.tenants.reports(|_, _| true)),
+        Admin::Report { tenant_id: Some(wanted) } => {
+            let reports = daemon.tenants.reports(|id, _| id == *wanted);
+            if reports.is_empty() {
+                AdminReply::Failed(format!("there is no tenant {wanted}, or its report is no longer kept"))
+            } else {
+                AdminReply::Report(reports)
+            }
+        }
+        Admin::ReportOfDescendants => {
+            AdminReply::Report(daemon.tenants.reports(|_, lineage| lineage.contains(&peer.pid)))
+        }
+        Admin::Shutdown => AdminReply::ShuttingDown,
+    }
+}

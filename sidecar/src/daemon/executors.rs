@@ -1,0 +1,145 @@
+//! Starting an executor process and learning how it ended.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use lightos_protocol::control::ExecutorExit;
+use lightos_protocol::socket::Channel;
+
+use super::Options;
+use super::tenants::Leash;
+use crate::executor::control::{DeviceFacts, Ending, Notice, Setup};
+use crate::layout;
+
+/// Opening a device may take seconds on a machine with many of them.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What an executor is given of its program.
+#[derive(Debug)]
+pub(super) struct ProgramFds {
+    pub(super) socket: OwnedFd,
+    pub(super) ring: OwnedFd,
+    pub(super) pages: OwnedFd,
+    pub(super) pidfd: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Why an executor does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("cannot start the executor process: {0}")]
+    Spawn(io::Error),
+    #[error("{0}")]
+    Device(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A running executor process. It dies with the thread that started it.
+#[derive(Debug)]
+pub(super) struct ExecutorProcess {
+    child: Child,
+    channel: Channel,
+}
+
+impl ExecutorProcess {
+    /// Starts the process and hands it the program.
+    pub(super) fn spawn(options: &Options, setup: &Setup, fds: ProgramFds) -> Result<Self, StartError> {
+        let (ours, theirs) = UnixStream::pair().map_err(StartError::Spawn)?;
+        let (binary, _) =
+            layout::binary().map_err(|error| StartError::Spawn(io::Error::other(error.to_string())))?;
+        let mut command = Command::new(binary);
+        command
+            .arg("executor")
+            .args(["--tenant", &setup.tenant.to_string(), "--pid", &setup.pid.to_string()])
+            .args(["--program", &setup.program])
+            // The preload library must never forward the executor's own calls, whatever the environment preloads.
+            .env("LIGHTOS_DISPATCH", "off")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::from(fds.stdout))
+            .stderr(Stdio::from(fds.stderr))
+            // A terminal's interrupt is for the program; what the executor does about it follows from the program's end.
+            .process_group(0);
+        if let Some(folder) = &options.softgpu {
+            let path = layout::prepend(folder, std::env::var_os("LD_LIBRARY_PATH").as_deref());
+            command.env("LD_LIBRARY_PATH", path);
+        }
+        let child = command.spawn().map_err(StartError::Spawn)?;
+        let process = Self { child, channel: Channel::from(ours) };
+        let log = io::stderr();
+        let passed: [BorrowedFd<'_>; crate::executor::control::SETUP_FDS] =
+            [fds.socket.as_fd(), fds.ring.as_fd(), fds.pages.as_fd(), fds.pidfd.as_fd(), log.as_fd()];
+        process
+            .channel
+            .send(setup, &passed)
+            .map_err(|error| StartError::Failed(format!("executor takes no set-up: {error}")))?;
+        Ok(process)
+    }
+
+    /// Waits until the device is open.
+    pub(super) fn ready(&self) -> Result<DeviceFacts, StartError> {
+        match self.channel.recv::<Notice>(Some(READY_TIMEOUT)) {
+            Ok((Notice::Ready(facts), _)) => Ok(facts),
+            Ok((Notice::Failed { unknown_device: true, message }, _)) => Err(StartError::Device(message)),
+            Ok((Notice::Failed { message, .. }, _)) => Err(StartError::Failed(message)),
+            Ok((Notice::Ending(ending), _)) => Err(StartError::Failed(ending.to_string())),
+            Err(error) => {
+                Err(StartError::Failed(format!("executor ended while it opened the device: {error}")))
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Handles by which others end the process.
+    pub(super) fn leash(&self) -> io::Result<Leash> {
+        let channel = self.channel.as_fd().try_clone_to_owned()?;
+        Ok(Leash { channel, process: crate::executor::pidfd(self.pid())? })
+    }
+
+    /// Waits for the end of the process and says how it came.
+    pub(super) fn wait(mut self) -> ExecutorExit {
+        let mut ending = None;
+        while let Ok((notice, _)) = self.channel.recv::<Notice>(None) {
+            if let Notice::Ending(last) = notice {
+                ending = Some(last);
+            }
+        }
+        match self.child.wait() {
+            Ok(status) => exit(ending, status),
+            Err(_) => ExecutorExit::Status(-1),
+        }
+    }
+}
+
+fn exit(ending: Option<Ending>, status: ExitStatus) -> ExecutorExit {
+    match (ending, status.signal(), status.code()) {
+        (_, Some(signal), _) => ExecutorExit::Signal(signal),
+        (Some(Ending::Violation { reason }), ..) => ExecutorExit::Violation(reason),
+        (_, _, Some(0)) => ExecutorExit::Clean,
+        (_, _, code) => ExecutorExit::Status(code.unwrap_or(-1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_are_told_apart() {
+        let status = |raw| ExitStatus::from_raw(raw);
+        let violation = || Some(Ending::Violation { reason: "ring: bad".into() });
+        assert_eq!(exit(Some(Ending::ProgramEnded), status(0)), ExecutorExit::Clean);
+        assert_eq!(exit(None, status(1 << 8)), ExecutorExit::Status(1));
+        assert_eq!(exit(None, status(9)), ExecutorExit::Signal(9));
+        assert_eq!(exit(violation(), status(0)), ExecutorExit::Violation("ring: bad".into()));
+        assert_eq!(exit(violation(), status(11)), ExecutorExit::Signal(11));
+    }
+}

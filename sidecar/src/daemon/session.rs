@@ -1,0 +1,182 @@
+//! One connection: who it is, what it wants, and for a program the whole life of its executor.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lightos_protocol::control::{
+    self, DeviceInfo, Hello, HelloReply, Limits, Opening, OpeningError, Purpose, RefusalReason, Welcome,
+};
+use lightos_protocol::pages::SessionPages;
+use lightos_protocol::socket::Channel;
+
+use super::executors::{ExecutorProcess, ProgramFds, StartError};
+use super::peer::Peer;
+use super::tenants::Tenant;
+use super::{Daemon, admin};
+use crate::executor::control::{DeviceFacts, Setup};
+
+/// A peer says at once what it wants.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that is not a tenant yet (or never).
+struct Visit<'a>(&'a Daemon);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.visitors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a connection's thread.
+pub(super) fn serve(daemon: &Arc<Daemon>, stream: UnixStream, peer: &Peer) {
+    let visit = Visit(daemon);
+    let channel = Channel::from(stream);
+    let (frame, fds) = match channel.recv_frame(Some(OPENING_TIMEOUT)) {
+        Ok(received) => received,
+        Err(error) => return tracing::debug!(pid = peer.pid, %error, "connection without an opening"),
+    };
+    let opening = match Opening::decode(&frame) {
+        Ok(opening) => opening,
+        Err(OpeningError::Mismatch(theirs)) => {
+            tracing::warn!(pid = peer.pid, "another build: {}", OpeningError::Mismatch(theirs));
+            return drop(channel.send(&HelloReply::mismatch(&theirs), &[]));
+        }
+        Err(error) => return tracing::warn!(pid = peer.pid, %error, "opening not understood"),
+    };
+    let allowed = peer.is_allowed(rustix::process::geteuid().as_raw(), daemon.group);
+    match opening.purpose {
+        Purpose::Admin(question) => admin::answer(daemon, &channel, peer, allowed, question),
+        Purpose::Client(hello) => {
+            let outcome = if allowed {
+                program(daemon, &channel, peer, hello, fds)
+            } else {
+                Err((RefusalReason::NotAllowed, format!("user {} may not use this sidecar", peer.uid)))
+            };
+            match outcome {
+                Ok((process, tenant)) => {
+                    // The program must see the executor's end as a hang-up: no copy of its socket stays here.
+                    drop((channel, visit));
+                    supervise(daemon, process, &tenant);
+                }
+                Err((reason, message)) => {
+                    tracing::warn!(pid = peer.pid, %message, "program refused");
+                    let _ = channel.send(&HelloReply::Refused { reason, message }, &[]);
+                }
+            }
+        }
+    }
+}
+
+type Refusal = (RefusalReason, String);
+
+/// Admits a program and starts its executor.
+fn program(
+    daemon: &Daemon,
+    channel: &Channel,
+    peer: &Peer,
+    hello: Hello,
+    fds: Vec<OwnedFd>,
+) -> Result<(ExecutorProcess, Arc<Tenant>), Refusal> {
+    let bad = |message: String| (RefusalReason::BadHello, message);
+    let count = fds.len();
+    let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+    if count != control::HELLO_FDS {
+        return Err(bad(format!("hello came with {count} descriptors, not {}", control::HELLO_FDS)));
+    }
+    let mut fd = |index: usize| fds[index].take().ok_or_else(|| bad("a descriptor is used twice".into()));
+    let pages_fd = fd(control::HELLO_FD_PAGES)?;
+    let clone = |fd: &OwnedFd| fd.try_clone().map_err(|error| bad(error.to_string()));
+    let pages =
+        SessionPages::open(clone(&pages_fd)?).map_err(|error| bad(format!("shared pages: {error}")))?;
+    let pidfd =
+        crate::executor::pidfd(peer.pid).map_err(|error| bad(format!("pid {}: {error}", peer.pid)))?;
+    let socket = channel.as_fd().try_clone_to_owned().map_err(|error| bad(error.to_string()))?;
+    let program = ProgramFds {
+        socket,
+        ring: fd(control::HELLO_FD_RING)?,
+        pages: pages_fd,
+        pidfd,
+        stdout: fd(control::HELLO_FD_STDOUT)?,
+        stderr: fd(control::HELLO_FD_STDERR)?,
+    };
+    let device_uuid = hello.device_uuid;
+    let tenant = Tenant::new(&daemon.tenants, peer, hello, pages).map_err(bad)?;
+    if daemon.stopping.load(Ordering::Relaxed) {
+        return Err((RefusalReason::ShuttingDown, "the sidecar is shutting down".into()));
+    }
+    daemon.tenants.admit(&tenant).map_err(|message| (RefusalReason::TooManyTenants, message))?;
+    let setup = Setup {
+        tenant: tenant.id,
+        pid: peer.pid,
+        program: tenant.name.clone(),
+        device: daemon.options.config.device,
+        device_uuid,
+        spin_us: daemon.options.config.spin_us,
+        log: daemon.options.log.clone(),
+    };
+    start(daemon, channel, &tenant, &setup, program)
+        .map_err(|error| {
+            let reason = match &error {
+                StartError::Device(_) => RefusalReason::UnknownDevice,
+                _ => RefusalReason::ExecutorFailed,
+            };
+            daemon.tenants.forget(&tenant);
+            (reason, error.to_string())
+        })
+        .map(|process| (process, tenant))
+}
+
+fn start(
+    daemon: &Daemon,
+    channel: &Channel,
+    tenant: &Arc<Tenant>,
+    setup: &Setup,
+    program: ProgramFds,
+) -> Result<ExecutorProcess, StartError> {
+    let process = ExecutorProcess::spawn(&daemon.options, setup, program)?;
+    let leash = process.leash().map_err(StartError::Spawn)?;
+    tenant.leash(leash);
+    let facts = match process.ready() {
+        Ok(facts) => facts,
+        Err(error) => {
+            let exit = process.wait();
+            tracing::debug!(tenant = tenant.id, ?exit, "executor did not come up");
+            return Err(error);
+        }
+    };
+    let device = device_info(facts);
+    daemon.tenants.serving(tenant, &device);
+    let welcome = Welcome {
+        tenant_id: tenant.id,
+        tenant_class: tenant.class.clone(),
+        device,
+        limits: Limits::default(),
+    };
+    if let Err(error) = channel.send(&HelloReply::Welcome(welcome), &[]) {
+        tracing::info!(tenant = tenant.id, %error, "program left during the handshake");
+    }
+    Ok(process)
+}
+
+fn device_info(facts: DeviceFacts) -> DeviceInfo {
+    DeviceInfo {
+        ordinal: facts.ordinal,
+        name: facts.name,
+        uuid: facts.uuid,
+        total_memory_bytes: facts.total_bytes,
+    }
+}
+
+/// Waits for the end of the executor and keeps the report.
+fn supervise(daemon: &Daemon, process: ExecutorProcess, tenant: &Arc<Tenant>) {
+    tracing::info!(tenant = tenant.id, pid = tenant.pid, program = %tenant.name, executor = process.pid(), "tenant begins");
+    let exit = process.wait();
+    match &exit {
+        control::ExecutorExit::Clean => tracing::info!(tenant = tenant.id, pid = tenant.pid, "tenant ends"),
+        exit => tracing::warn!(tenant = tenant.id, pid = tenant.pid, ?exit, "tenant ends"),
+    }
+    daemon.tenants.finish(tenant, exit);
+}

@@ -1,0 +1,298 @@
+//! Who is served now and who was: admission, reports, the end of all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lightos_protocol::control::{DeviceInfo, ExecutorExit, Hello, TenantReport, TenantState};
+use lightos_protocol::pages::{COUNTER_ROWS, REASON_COUNT, SessionPages};
+
+use super::peer::Peer;
+use crate::config::Config;
+
+/// Longest name of a function, reason or process that is taken from a program.
+const MAX_NAME_BYTES: usize = 128;
+/// The class of programs that ask for none; classes get a meaning with the governor's policies.
+const DEFAULT_CLASS: &str = "default";
+
+/// Handles of an executor process.
+#[derive(Debug)]
+pub(super) struct Leash {
+    /// Its channel: shutting it down asks for the end.
+    pub(super) channel: OwnedFd,
+    /// Its pidfd, which can never name another process.
+    pub(super) process: OwnedFd,
+}
+
+/// A program and its executor.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) id: u64,
+    /// By SO_PEERCRED.
+    pub(super) pid: u32,
+    /// The program's process and its parents, at the time of the handshake.
+    lineage: Vec<u32>,
+    pub(super) name: String,
+    pub(super) class: String,
+    hooks: Vec<String>,
+    reasons: Vec<String>,
+    pages: SessionPages,
+    since: Instant,
+    leash: Mutex<Option<Leash>>,
+    state: Mutex<TenantState>,
+}
+
+impl Tenant {
+    /// Takes what a program says of itself, or says what is wrong with it.
+    pub(super) fn new(
+        tenants: &Tenants,
+        peer: &Peer,
+        hello: Hello,
+        pages: SessionPages,
+    ) -> Result<Arc<Self>, String> {
+        if hello.hooks.len() > COUNTER_ROWS || hello.reasons.len() > REASON_COUNT {
+            return Err(format!(
+                "hello names {} functions and {} reasons",
+                hello.hooks.len(),
+                hello.reasons.len()
+            ));
+        }
+        let names = hello.hooks.iter().chain(&hello.reasons).chain(&hello.tenant_class);
+        if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
+            return Err(format!("hello holds a name that is none: {:?}", printable(name)));
+        }
+        Ok(Arc::new(Self {
+            id: tenants.next.fetch_add(1, Ordering::Relaxed),
+            pid: peer.pid,
+            lineage: peer.lineage(),
+            name: printable(&hello.process_name),
+            class: hello.tenant_class.unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
+            hooks: hello.hooks,
+            reasons: hello.reasons,
+            pages,
+            since: Instant::now(),
+            leash: Mutex::new(None),
+            state: Mutex::new(TenantState::Starting),
+        }))
+    }
+
+    /// Keeps the handles by which the executor is told to end.
+    pub(super) fn leash(&self, leash: Leash) {
+        *lock(&self.leash) = Some(leash);
+    }
+
+    /// Asks the executor to end.
+    fn end(&self) {
+        if let Some(leash) = &*lock(&self.leash) {
+            let _ = rustix::net::shutdown(&leash.channel, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// Ends the executor without asking.
+    fn kill(&self) {
+        if let Some(leash) = &*lock(&self.leash) {
+            let _ = rustix::process::pidfd_send_signal(&leash.process, rustix::process::Signal::KILL);
+        }
+    }
+
+    fn report(&self, executor_exit: Option<ExecutorExit>) -> TenantReport {
+        let counters = self.pages.counters().snapshot(&self.hooks, &self.reasons);
+        TenantReport {
+            tenant_id: self.id,
+            pid: self.pid,
+            process_name: self.name.clone(),
+            tenant_class: self.class.clone(),
+            state: *lock(&self.state),
+            age_seconds: self.since.elapsed().as_secs_f64(),
+            calls: counters.calls,
+            traffic: counters.traffic,
+            memory: counters.memory,
+            reasons: counters.reasons,
+            sticky_error: self.pages.status().sticky_error(),
+            executor_exit,
+        }
+    }
+}
+
+/// An ended program.
+#[derive(Debug)]
+struct Finished {
+    report: TenantReport,
+    lineage: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    running: BTreeMap<u64, Arc<Tenant>>,
+    finished: VecDeque<Finished>,
+    devices: Vec<DeviceInfo>,
+}
+
+/// All programs.
+#[derive(Debug)]
+pub(super) struct Tenants {
+    registry: Mutex<Registry>,
+    next: AtomicU64,
+    max_running: usize,
+    max_finished: usize,
+}
+
+impl Tenants {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            registry: Mutex::default(),
+            next: AtomicU64::new(1),
+            max_running: config.max_tenants as usize,
+            max_finished: config.finished_reports as usize,
+        }
+    }
+
+    /// Lets a program in, or says why not.
+    pub(super) fn admit(&self, tenant: &Arc<Tenant>) -> Result<(), String> {
+        let mut registry = lock(&self.registry);
+        if registry.running.len() >= self.max_running {
+            return Err(format!("{} programs are running, which is max_tenants", registry.running.len()));
+        }
+        registry.running.insert(tenant.id, tenant.clone());
+        Ok(())
+    }
+
+    /// The executor is up.
+    pub(super) fn serving(&self, tenant: &Tenant, device: &DeviceInfo) {
+        *lock(&tenant.state) = TenantState::Running;
+        let mut registry = lock(&self.registry);
+        if !registry.devices.contains(device) {
+            registry.devices.push(device.clone());
+        }
+    }
+
+    /// Takes back an admission whose executor did not come up.
+    pub(super) fn forget(&self, tenant: &Tenant) {
+        lock(&self.registry).running.remove(&tenant.id);
+    }
+
+    /// The executor has ended; the report stays.
+    pub(super) fn finish(&self, tenant: &Tenant, exit: ExecutorExit) {
+        *lock(&tenant.state) = match exit {
+            ExecutorExit::Clean => TenantState::Finished,
+            _ => TenantState::Failed,
+        };
+        let report = tenant.report(Some(exit));
+        let mut registry = lock(&self.registry);
+        registry.running.remove(&tenant.id);
+        registry.finished.push_back(Finished { report, lineage: tenant.lineage.clone() });
+        while registry.finished.len() > self.max_finished {
+            registry.finished.pop_front();
+        }
+    }
+
+    /// Reports of running programs, in order of their start.
+    pub(super) fn running(&self) -> Vec<TenantReport> {
+        let running: Vec<_> = lock(&self.registry).running.values().cloned().collect();
+        running.iter().map(|tenant| tenant.report(None)).collect()
+    }
+
+    /// Reports of ended and running programs whose number and lineage please `wanted`, in order of their start.
+    pub(super) fn reports(&self, wanted: impl Fn(u64, &[u32]) -> bool) -> Vec<TenantReport> {
+        let registry = lock(&self.registry);
+        let ended = registry.finished.iter().filter(|ended| wanted(ended.report.tenant_id, &ended.lineage));
+        let running = registry.running.values().filter(|tenant| wanted(tenant.id, &tenant.lineage));
+        let mut reports: Vec<_> = ended
+            .map(|ended| ended.report.clone())
+            .chain(running.map(|tenant| tenant.report(None)))
+            .collect();
+        reports.sort_by_key(|report| report.tenant_id);
+        reports
+    }
+
+    /// The devices that executors have opened so far.
+    pub(super) fn devices(&self) -> Vec<DeviceInfo> {
+        lock(&self.registry).devices.clone()
+    }
+
+    /// Ends every executor; kills those that have not ended after `patience`.
+    pub(super) fn end_all(&self, patience: Duration) {
+        let all = || lock(&self.registry).running.values().cloned().collect::<Vec<_>>();
+        all().iter().for_each(|tenant| tenant.end());
+        let deadline = Instant::now() + patience;
+        while !all().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        all().iter().for_each(|tenant| tenant.kill());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No invariant spans a panic: every critical section here is a few infallible statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A program's text without what would disturb a terminal, a log line or a table.
+fn printable(text: &str) -> String {
+    let clean = text.chars().map(|letter| if letter.is_control() { '?' } else { letter });
+    clean.take(MAX_NAME_BYTES / 4).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants(max_tenants: u32, finished_reports: u32) -> Tenants {
+        Tenants::new(&Config { max_tenants, finished_reports, ..Config::default() })
+    }
+
+    fn peer(pid: u32) -> Peer {
+        Peer { pid, uid: 0, groups: Vec::new() }
+    }
+
+    fn tenant(tenants: &Tenants, hello: Hello) -> Result<Arc<Tenant>, String> {
+        Tenant::new(tenants, &peer(std::process::id()), hello, SessionPages::create().unwrap().0)
+    }
+
+    #[test]
+    fn admission_ends_at_the_limit_and_resumes_below_it() {
+        let all = tenants(2, 8);
+        let [a, b, c] = [0; 3].map(|_| tenant(&all, Hello::default()).unwrap());
+        all.admit(&a).unwrap();
+        all.admit(&b).unwrap();
+        assert!(all.admit(&c).unwrap_err().contains("max_tenants"));
+        all.finish(&a, ExecutorExit::Clean);
+        all.admit(&c).unwrap();
+    }
+
+    #[test]
+    fn reports_survive_their_program_up_to_the_limit() {
+        let all = tenants(8, 2);
+        for signal in 1..=3 {
+            let tenant = tenant(&all, Hello::default()).unwrap();
+            all.admit(&tenant).unwrap();
+            all.finish(&tenant, ExecutorExit::Signal(signal));
+        }
+        let reports = all.reports(|_, _| true);
+        assert_eq!(reports.iter().map(|report| report.tenant_id).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(reports[1].executor_exit, Some(ExecutorExit::Signal(3)));
+        assert_eq!(reports[1].state, TenantState::Failed);
+        let own = std::process::id();
+        assert_eq!(all.reports(|_, lineage| lineage.contains(&own)).len(), 2);
+        assert_eq!(all.reports(|_, lineage| lineage.contains(&0)).len(), 0);
+    }
+
+    #[test]
+    fn hostile_names_are_refused_or_cleaned() {
+        let all = tenants(8, 2);
+        let hooks = |name: String| Hello { hooks: vec![name], ..Hello::default() };
+        for name in ["", "a b", "a\n", "\u{1b}[2J", "ü"] {
+            assert!(tenant(&all, hooks(name.into())).is_err(), "{name:?}");
+        }
+        assert!(tenant(&all, hooks("x".repeat(129))).is_err());
+        assert!(tenant(&all, Hello { hooks: vec!["x".into(); 1025], ..Hello::default() }).is_err());
+        let process_name = "\u{1b}[2Jpython\n".to_owned();
+        assert_eq!(tenant(&all, Hello { process_name, ..Hello::default() }).unwrap().name, "?[2Jpython?");
+    }
+}

@@ -1,0 +1,68 @@
+//! What the daemon and an executor say to each other over the executor's stdin. Both are always the same binary.
+
+use serde::{Deserialize, Serialize};
+
+/// Daemon to executor, once, with these descriptors in this order: the program's socket, its ring, its shared pages, a pidfd
+/// of its process, the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setup {
+    pub tenant: u64,
+    /// The program's process id, as the daemon sees it.
+    pub pid: u32,
+    pub program: String,
+    /// CUDA ordinal of the device to open where the program names none.
+    pub device: u32,
+    /// The program's device; zeros for none.
+    pub device_uuid: [u8; 16],
+    /// Microseconds to poll an empty ring before sleeping.
+    pub spin_us: u32,
+    /// Filter for the executor's log lines.
+    pub log: String,
+}
+
+/// Descriptors that come with [`Setup`].
+pub const SETUP_FDS: usize = 5;
+
+/// Executor to daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Notice {
+    /// The device is open and the ring is being consumed; the program may be welcomed.
+    Ready(DeviceFacts),
+    /// The executor cannot serve and ends.
+    Failed { message: String, unknown_device: bool },
+    /// The executor ends, and why.
+    Ending(Ending),
+}
+
+/// The device as the executor opened it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFacts {
+    pub ordinal: u32,
+    pub name: String,
+    pub uuid: [u8; 16],
+    pub total_bytes: u64,
+    pub driver_version: u32,
+    /// The file the driver was loaded from.
+    pub library: String,
+}
+
+/// Why an executor ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The program closed its socket or ended.
+    ProgramEnded,
+    /// The program wrote something into shared memory that no correct shim writes.
+    Violation { reason: String },
+    /// The daemon asked, or is gone.
+    Shutdown,
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ProgramEnded => out.write_str("program ended"),
+            Self::Violation { reason } => write!(out, "protocol violation: {reason}"),
+            Self::Shutdown => out.write_str("sidecar shut down"),
+        }
+    }
+}

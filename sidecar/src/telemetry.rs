@@ -1,0 +1,5 @@
+//! What the devices say of themselves.
+
+mod nvml;
+
+pub use nvml::Telemetry;
