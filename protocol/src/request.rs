@@ -13,7 +13,9 @@ pub mod memory;
 pub mod module;
 pub mod stream;
 
-pub use graph::{CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute};
+pub use graph::{
+    CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
+};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;

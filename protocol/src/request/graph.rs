@@ -17,18 +17,54 @@ pub enum GraphRequest {
         /// The graph is entry 0; the others are its child graphs.
         graphs: Vec<GraphBody>,
     },
-    /// cuGraphExecUpdate and the cuGraphExec*NodeSetParams family: the same topology with new parameters.
+    /// cuGraphExecUpdate: the same topology with new parameters.
     Update {
         /// The client's `CUgraphExec`.
         exec: u64,
         /// As in [`GraphRequest::Instantiate`].
         graphs: Vec<GraphBody>,
     },
+    /// The cuGraphExec*NodeSetParams family: new parameters for one node, of the type it has.
+    SetNode {
+        /// The client's `CUgraphExec`.
+        exec: u64,
+        /// Which node.
+        place: NodePlace,
+        /// Its new content; not [`GraphNode::Child`].
+        node: GraphNode,
+    },
+    /// cuGraphExecChildGraphNodeSetParams.
+    SetChild {
+        /// The client's `CUgraphExec`.
+        exec: u64,
+        /// The child graph node.
+        place: NodePlace,
+        /// The new child graph, as in [`GraphRequest::Instantiate`].
+        graphs: Vec<GraphBody>,
+    },
+    /// cuGraphNodeSetEnabled.
+    SetEnabled {
+        /// The client's `CUgraphExec`.
+        exec: u64,
+        /// Which node.
+        place: NodePlace,
+        /// Whether it runs.
+        enabled: bool,
+    },
     /// cuGraphExecDestroy, after the launches submitted so far.
     ExecDestroy {
         /// The client's `CUgraphExec`.
         exec: u64,
     },
+}
+
+/// A node of an executable graph, by its place in the description that made the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodePlace {
+    /// Entry of the list of graphs.
+    pub graph: u32,
+    /// Node in the entry.
+    pub node: u32,
 }
 
 /// Nodes and their dependencies.
@@ -38,6 +74,8 @@ pub struct GraphBody {
     pub nodes: Vec<GraphNode>,
     /// (from, to): node `to` starts after node `from`.
     pub edges: Vec<(u32, u32)>,
+    /// `from_port`, `to_port` and `type` of `CUgraphEdgeData` for each edge; empty when all are zero.
+    pub ports: Vec<[u8; 3]>,
 }
 
 /// What one node does.
@@ -151,6 +189,16 @@ pub enum GraphViolation {
         /// Nodes in the entry.
         nodes: usize,
     },
+    /// The list of edge data is neither empty nor as long as the list of edges.
+    #[error("graph {graph}: {ports} edge data for {edges} edges")]
+    BadPorts {
+        /// The entry.
+        graph: usize,
+        /// Edges in the entry.
+        edges: usize,
+        /// Edge data in the entry.
+        ports: usize,
+    },
     /// A child node names an entry at or before its own, or none.
     #[error("graph {graph}: child refers to entry {child}")]
     BadChild {
@@ -180,8 +228,12 @@ impl GraphRequest {
     /// The first violation found.
     pub fn check(&self) -> Result<(), GraphViolation> {
         match self {
-            Self::Instantiate { graphs, .. } | Self::Update { graphs, .. } => check_graphs(graphs),
-            Self::ExecDestroy { .. } => Ok(()),
+            Self::Instantiate { graphs, .. }
+            | Self::Update { graphs, .. }
+            | Self::SetChild { graphs, .. } => check_graphs(graphs),
+            // With a list of one graph, no child node passes.
+            Self::SetNode { node, .. } => check_node(0, 0, node, 1),
+            Self::SetEnabled { .. } | Self::ExecDestroy { .. } => Ok(()),
         }
     }
 }
@@ -196,6 +248,10 @@ fn check_graphs(graphs: &[GraphBody]) -> Result<(), GraphViolation> {
             if from as usize >= nodes || to as usize >= nodes || from == to {
                 return Err(GraphViolation::BadEdge { graph, from, to, nodes });
             }
+        }
+        let (edges, ports) = (body.edges.len(), body.ports.len());
+        if ports != 0 && ports != edges {
+            return Err(GraphViolation::BadPorts { graph, edges, ports });
         }
         for (index, node) in body.nodes.iter().enumerate() {
             check_node(graph, index, node, graphs.len())?;
@@ -232,7 +288,7 @@ mod tests {
     }
 
     fn body(nodes: Vec<GraphNode>, edges: Vec<(u32, u32)>) -> GraphBody {
-        GraphBody { nodes, edges }
+        GraphBody { nodes, edges, ports: vec![] }
     }
 
     #[test]
@@ -249,6 +305,26 @@ mod tests {
         let own = instantiate(vec![body(vec![GraphNode::Empty], vec![(0, 0)])]);
         assert!(matches!(own.check(), Err(GraphViolation::BadEdge { .. })));
         assert_eq!(instantiate(vec![]).check(), Err(GraphViolation::Empty));
+    }
+
+    #[test]
+    fn edge_data_matches_the_edges() {
+        let nodes = vec![GraphNode::Empty, GraphNode::Empty];
+        let mut graph = GraphBody { nodes, edges: vec![(0, 1)], ports: vec![[1, 0, 1]] };
+        assert_eq!(instantiate(vec![graph.clone()]).check(), Ok(()));
+        graph.ports.push([0; 3]);
+        assert_eq!(
+            instantiate(vec![graph]).check(),
+            Err(GraphViolation::BadPorts { graph: 0, edges: 1, ports: 2 })
+        );
+    }
+
+    #[test]
+    fn a_node_is_not_replaced_by_a_child_graph() {
+        let place = NodePlace { graph: 0, node: 0 };
+        let set = |node| GraphRequest::SetNode { exec: 1, place, node }.check();
+        assert_eq!(set(GraphNode::Empty), Ok(()));
+        assert!(matches!(set(GraphNode::Child { graph: 1 }), Err(GraphViolation::BadChild { .. })));
     }
 
     #[test]
