@@ -1,0 +1,96 @@
+//! The frame around every hook: re-entrancy, panics, counting, and the three outcomes.
+
+use crate::{
+    hooks::Hook,
+    outcome::{Outcome, Reason},
+    result::CuResult,
+    session::{self, Session},
+};
+use lightos_protocol::pages::Outcome as Column;
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+thread_local! {
+    /// True while this thread is inside a hook: what the driver or an op calls from there goes to the real driver.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as inside a hook until dropped.
+#[derive(Debug)]
+pub struct Guard(());
+
+impl Guard {
+    /// `None` when the thread is inside a hook already (or is past the end of its thread-local storage).
+    pub fn enter() -> Option<Self> {
+        let fresh = INSIDE.try_with(|inside| !inside.replace(true)).unwrap_or(false);
+        fresh.then_some(Self(()))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = INSIDE.try_with(|inside| inside.set(false));
+    }
+}
+
+/// When a hook's logic runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// With a session only; otherwise the call is native.
+    Session,
+    /// Always (initialisation, look-ups).
+    Always,
+}
+
+/// Runs one hooked call. `native` calls the real driver with the program's arguments.
+#[inline]
+pub fn enter(
+    hook: &Hook,
+    when: When,
+    body: impl FnOnce() -> Outcome,
+    native: impl FnOnce() -> CuResult,
+) -> CuResult {
+    if when == When::Session && session::session().is_none() {
+        return native();
+    }
+    let Some(_guard) = Guard::enter() else { return native() };
+    // A panic is a defect of ours: the program must not see it, and the call still has to happen.
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Outcome::PassThrough(Reason::Panicked));
+    let session = session::session();
+    match outcome {
+        Outcome::Done => {
+            count(session, hook, Column::Forwarded);
+            CuResult::SUCCESS
+        }
+        Outcome::PassThrough(reason) => {
+            count_reason(session, hook, Column::Passed, reason);
+            native()
+        }
+        Outcome::Fail(error) => {
+            // An answer "not ready" is the call's normal result, not a failure.
+            let column = if error == CuResult::NOT_READY { Column::Forwarded } else { Column::Failed };
+            count(session, hook, column);
+            error
+        }
+        Outcome::Refuse(reason) => {
+            count_reason(session, hook, Column::Refused, reason);
+            CuResult::NOT_SUPPORTED
+        }
+    }
+}
+
+fn count(session: Option<&Session>, hook: &Hook, column: Column) {
+    if let Some(session) = session {
+        session.count(hook.row, column);
+    }
+}
+
+/// Counts a call that was not forwarded, and why.
+pub fn count_reason(session: Option<&Session>, hook: &Hook, column: Column, reason: Reason) {
+    if let Some(session) = session {
+        session.count(hook.row, column);
+        session.pages().counters().count_reason(reason as usize);
+    }
+}

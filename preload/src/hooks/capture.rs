@@ -1,0 +1,7 @@
+//! Hooks of the capture functions.
+
+use super::hooks;
+
+hooks! {
+    area capture;
+}

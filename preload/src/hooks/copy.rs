@@ -1,0 +1,7 @@
+//! Hooks of the copy functions.
+
+use super::hooks;
+
+hooks! {
+    area copy;
+}

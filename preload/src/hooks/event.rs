@@ -1,0 +1,7 @@
+//! Hooks of the event functions.
+
+use super::hooks;
+
+hooks! {
+    area event;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the function functions.
+
+use super::hooks;
+
+hooks! {
+    area function;
+}

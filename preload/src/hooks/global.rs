@@ -1,0 +1,7 @@
+//! Hooks of the global functions.
+
+use super::hooks;
+
+hooks! {
+    area global;
+}

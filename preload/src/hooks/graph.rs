@@ -1,0 +1,7 @@
+//! Hooks of the graph functions.
+
+use super::hooks;
+
+hooks! {
+    area graph;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the host functions.
+
+use super::hooks;
+
+hooks! {
+    area host;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the hostfn functions.
+
+use super::hooks;
+
+hooks! {
+    area hostfn;
+}

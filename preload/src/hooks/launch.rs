@@ -1,0 +1,7 @@
+//! Hooks of the launch functions.
+
+use super::hooks;
+
+hooks! {
+    area launch;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the library functions.
+
+use super::hooks;
+
+hooks! {
+    area library;
+}

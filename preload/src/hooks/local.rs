@@ -1,0 +1,79 @@
+//! Functions that stay with the local driver, which has a real context in this process.
+//!
+//! They either do not depend on device state (versions, device attributes, occupancy, tensor-map encoding), or act on local
+//! twins whose state is true (graphs under construction, handles' own properties), or can only fail here because the objects
+//! they take cannot be created (arrays, textures, external memory). The debugger's data symbols (`cudbg*`) are listed too.
+
+#[cfg(test)]
+macro_rules! local {
+    ($($name:ident),* $(,)?) => {
+        /// The names.
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+#[cfg(not(test))]
+macro_rules! local {
+    ($($name:ident),* $(,)?) => {};
+}
+
+local! {
+cuArray3DGetDescriptor, cuArray3DGetDescriptor_v2, cuArrayDestroy, cuArrayGetDescriptor, cuArrayGetDescriptor_v2,
+cuArrayGetMemoryRequirements, cuArrayGetPlane, cuArrayGetSparseProperties, cuCheckpointProcessGetRestoreThreadId,
+cuCheckpointProcessGetState, cuCoredumpGetAttribute, cuCoredumpGetAttributeGlobal, cuCoredumpSetAttribute,
+cuCoredumpSetAttributeGlobal, cuCtxDisablePeerAccess, cuCtxFromGreenCtx, cuCtxGetApiVersion, cuCtxGetCacheConfig,
+cuCtxGetCurrent, cuCtxGetDevice, cuCtxGetDevice_v2, cuCtxGetDevResource, cuCtxGetExecAffinity, cuCtxGetFlags,
+cuCtxGetId, cuCtxGetLimit, cuCtxGetSharedMemConfig, cuCtxGetStreamPriorityRange, cuCtxResetPersistingL2Cache,
+cuCtxSetCacheConfig, cuCtxSetFlags, cuCtxSetLimit, cuCtxSetSharedMemConfig, cudbgApiAttach, cudbgApiClientPid,
+cudbgApiClientRevision, cudbgApiDetach, cudbgApiInit, cudbgAttachHandlerAvailable, cudbgDebuggerCapabilities,
+cudbgDebuggerInitialized, cudbgDetachSuspendedDevicesMask, cudbgEnableIntegratedMemcheck, cudbgEnableLaunchBlocking,
+cudbgEnablePreemptionDebugging, cudbgGetAPI, cudbgGetAPIVersion, cudbgInjectionPath, cudbgIpcFlag, cudbgMain,
+cudbgReportDriverApiError, cudbgReportDriverApiErrorFlags, cudbgReportDriverInternalError,
+cudbgReportedDriverApiErrorCode, cudbgReportedDriverApiErrorFuncNameAddr, cudbgReportedDriverApiErrorFuncNameSize,
+cudbgReportedDriverApiErrorNameAddr, cudbgReportedDriverApiErrorNameSize, cudbgReportedDriverApiErrorSource,
+cudbgReportedDriverApiErrorStringAddr, cudbgReportedDriverApiErrorStringSize, cudbgReportedDriverInternalErrorCode,
+cudbgResumeForAttachDetach, cudbgRpcEnabled, cudbgSessionId, cudbgUseExternalDebugger, cuDestroyExternalMemory,
+cuDestroyExternalSemaphore, cuDeviceCanAccessPeer, cuDeviceComputeCapability, cuDeviceGet, cuDeviceGetAttribute,
+cuDeviceGetByPCIBusId, cuDeviceGetCount, cuDeviceGetDevResource, cuDeviceGetExecAffinitySupport,
+cuDeviceGetGraphMemAttribute, cuDeviceGetHostAtomicCapabilities, cuDeviceGetLuid, cuDeviceGetName,
+cuDeviceGetNvSciSyncAttributes, cuDeviceGetP2PAtomicCapabilities, cuDeviceGetP2PAttribute, cuDeviceGetPCIBusId,
+cuDeviceGetProperties, cuDeviceGetTexture1DLinearMaxWidth, cuDeviceGetUuid, cuDeviceGetUuid_v2,
+cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxSetFlags, cuDevicePrimaryCtxSetFlags_v2,
+cuDeviceRegisterAsyncNotification, cuDeviceTotalMem, cuDeviceTotalMem_v2, cuDeviceUnregisterAsyncNotification,
+cuDevResourceGenerateDesc, cuDevSmResourceSplitByCount, cuDriverGetVersion, cuExternalMemoryGetMappedBuffer,
+cuExternalMemoryGetMappedMipmappedArray, cuFlushGPUDirectRDMAWrites, cuFuncGetAttribute, cuFuncGetModule,
+cuFuncGetName, cuFuncGetParamInfo, cuFuncIsLoaded, cuGetErrorName, cuGetErrorString, cuGetExportTable, cuGLGetDevices,
+cuGLGetDevices_v2, cuGraphAddDependencies, cuGraphAddDependencies_v2, cuGraphBatchMemOpNodeGetParams,
+cuGraphChildGraphNodeGetGraph, cuGraphClone, cuGraphCreate, cuGraphDebugDotPrint, cuGraphDestroy, cuGraphDestroyNode,
+cuGraphEventRecordNodeGetEvent, cuGraphEventWaitNodeGetEvent, cuGraphExecGetFlags,
+cuGraphExternalSemaphoresSignalNodeGetParams, cuGraphExternalSemaphoresWaitNodeGetParams, cuGraphGetEdges,
+cuGraphGetEdges_v2, cuGraphGetNodes, cuGraphGetRootNodes, cuGraphHostNodeGetParams, cuGraphKernelNodeGetAttribute,
+cuGraphKernelNodeGetParams, cuGraphKernelNodeGetParams_v2, cuGraphMemAllocNodeGetParams, cuGraphMemcpyNodeGetParams,
+cuGraphMemFreeNodeGetParams, cuGraphMemsetNodeGetParams, cuGraphNodeFindInClone, cuGraphNodeGetDependencies,
+cuGraphNodeGetDependencies_v2, cuGraphNodeGetDependentNodes, cuGraphNodeGetDependentNodes_v2, cuGraphNodeGetEnabled,
+cuGraphNodeGetType, cuGraphReleaseUserObject, cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2,
+cuGraphRetainUserObject, cuGreenCtxDestroy, cuGreenCtxGetDevResource, cuGreenCtxGetId, cuIpcCloseMemHandle,
+cuKernelGetAttribute, cuKernelGetLibrary, cuKernelGetName, cuKernelGetParamInfo, cuLibraryGetKernelCount,
+cuLinkAddData, cuLinkAddData_v2, cuLinkAddFile, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate, cuLinkCreate_v2,
+cuLinkDestroy, cuLogsCurrent, cuLogsDumpToFile, cuLogsDumpToMemory, cuLogsRegisterCallback, cuLogsUnregisterCallback,
+cuMemAdvise, cuMemAdvise_v2, cuMemGetAllocationGranularity, cuMemGetAllocationPropertiesFromHandle, cuMemPrefetchAsync,
+cuMemPrefetchAsync_ptsz, cuMemPrefetchAsync_v2, cuMemPrefetchAsync_v2_ptsz, cuMemPrefetchBatchAsync,
+cuMemPrefetchBatchAsync_ptsz, cuMemRangeGetAttribute, cuMemRangeGetAttributes, cuMipmappedArrayDestroy,
+cuMipmappedArrayGetLevel, cuMipmappedArrayGetMemoryRequirements, cuMipmappedArrayGetSparseProperties,
+cuModuleGetFunctionCount, cuModuleGetLoadingMode, cuMulticastGetGranularity, cuOccupancyAvailableDynamicSMemPerBlock,
+cuOccupancyMaxActiveBlocksPerMultiprocessor, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+cuOccupancyMaxActiveClusters, cuOccupancyMaxPotentialBlockSize, cuOccupancyMaxPotentialBlockSizeWithFlags,
+cuOccupancyMaxPotentialClusterSize, cuProfilerInitialize, cuProfilerStart, cuProfilerStop, cuStreamGetAttribute,
+cuStreamGetAttribute_ptsz, cuStreamGetCaptureInfo, cuStreamGetCaptureInfo_ptsz, cuStreamGetCaptureInfo_v2,
+cuStreamGetCaptureInfo_v2_ptsz, cuStreamGetCaptureInfo_v3, cuStreamGetCaptureInfo_v3_ptsz, cuStreamGetCtx,
+cuStreamGetCtx_ptsz, cuStreamGetCtx_v2, cuStreamGetCtx_v2_ptsz, cuStreamGetDevice, cuStreamGetDevice_ptsz,
+cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetId, cuStreamGetId_ptsz, cuStreamGetPriority,
+cuStreamGetPriority_ptsz, cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamUpdateCaptureDependencies,
+cuStreamUpdateCaptureDependencies_ptsz, cuStreamUpdateCaptureDependencies_v2,
+cuStreamUpdateCaptureDependencies_v2_ptsz, cuSurfObjectDestroy, cuSurfObjectGetResourceDesc, cuSurfRefGetArray,
+cuTensorMapEncodeIm2col, cuTensorMapEncodeIm2colWide, cuTensorMapEncodeTiled, cuTensorMapReplaceAddress,
+cuTexObjectDestroy, cuTexObjectGetResourceDesc, cuTexObjectGetResourceViewDesc, cuTexObjectGetTextureDesc,
+cuTexRefDestroy, cuTexRefGetAddress, cuTexRefGetAddressMode, cuTexRefGetAddress_v2, cuTexRefGetArray,
+cuTexRefGetBorderColor, cuTexRefGetFilterMode, cuTexRefGetFlags, cuTexRefGetFormat, cuTexRefGetMaxAnisotropy,
+cuTexRefGetMipmapFilterMode, cuTexRefGetMipmapLevelBias, cuTexRefGetMipmapLevelClamp, cuTexRefGetMipmappedArray,
+cuThreadExchangeStreamCaptureMode, cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuVDPAUGetDevice,}

@@ -1,0 +1,7 @@
+//! Hooks of the memory functions.
+
+use super::hooks;
+
+hooks! {
+    area memory;
+}

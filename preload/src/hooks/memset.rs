@@ -1,0 +1,7 @@
+//! Hooks of the memset functions.
+
+use super::hooks;
+
+hooks! {
+    area memset;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the module functions.
+
+use super::hooks;
+
+hooks! {
+    area module;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the pointer functions.
+
+use super::hooks;
+
+hooks! {
+    area pointer;
+}

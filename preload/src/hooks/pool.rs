@@ -1,0 +1,7 @@
+//! Hooks of the pool functions.
+
+use super::hooks;
+
+hooks! {
+    area pool;
+}

@@ -1,0 +1,122 @@
+//! Functions that LightOS does not carry: answered `CUDA_ERROR_NOT_SUPPORTED` with a counted reason instead of silently
+//! running on the wrong side. Without a session they run natively.
+//!
+//! No signature is needed: the entry point is a trampoline that either returns the error or jumps to the real function with
+//! all arguments in place.
+
+use crate::{
+    guard::{self, Guard},
+    hooks::{Area, Hook, base},
+    outcome::Reason,
+    real::{self, c_name},
+    result::CuResult,
+    session,
+    trampoline::{self, Verdict},
+};
+use lightos_protocol::pages::Outcome as Column;
+use std::ffi::c_void;
+
+macro_rules! refuse {
+    ($($reason:ident: $($name:ident)*;)*) => {
+        #[allow(non_camel_case_types)]
+        enum Row { $($($name,)*)* }
+
+        /// Names in row order.
+        pub const NAMES: &[&str] = &[$($(stringify!($name),)*)*];
+
+        /// The hooks, all refusals.
+        pub static HOOKS: [Hook; NAMES.len()] = [$($(
+            Hook::new(
+                c_name(concat!(stringify!($name), "\0")),
+                base(Area::refuse) + Row::$name as usize,
+                entries::$name as *const c_void,
+            ),
+        )*)*];
+
+        static REASONS: [Reason; NAMES.len()] = [$($({ let _ = Row::$name; Reason::$reason },)*)*];
+
+        #[allow(non_snake_case, clippy::missing_safety_doc)]
+        mod entries {
+            use super::{Row, trampoline};
+            $($(trampoline::refusal!($name, Row::$name as u32);)*)*
+        }
+    };
+}
+
+/// Decides one call of a refused function: `target` is the real function where there is no session, else zero.
+pub extern "C" fn refusal_verdict(row: u32) -> Verdict {
+    let answer = |result: CuResult| Verdict { answer: result.0 as usize, target: 0 };
+    let (Some(hook), Some(reason)) = (HOOKS.get(row as usize), REASONS.get(row as usize)) else {
+        return answer(CuResult::NOT_SUPPORTED);
+    };
+    match (session::session(), Guard::enter()) {
+        (Some(session), Some(_)) => {
+            guard::count_reason(Some(session), hook, Column::Refused, *reason);
+            answer(CuResult::NOT_SUPPORTED)
+        }
+        _ => match hook.slot.address() {
+            Some(address) => Verdict { answer: 0, target: address.get() },
+            None => answer(real::absent()),
+        },
+    }
+}
+
+refuse! {
+    Interop:
+        cuEGLApiInit cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
+        cuEGLStreamConsumerDisconnect cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect
+        cuEGLStreamProducerDisconnect cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate
+        cuGLCtxCreate_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2
+        cuGLMapBufferObjectAsync_v2_ptsz cuGLMapBufferObject_v2 cuGLMapBufferObject_v2_ptds cuGLRegisterBufferObject
+        cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync cuGLUnregisterBufferObject
+        cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
+        cuGraphExecExternalSemaphoresSignalNodeSetParams cuGraphExecExternalSemaphoresWaitNodeSetParams
+        cuGraphExternalSemaphoresSignalNodeSetParams cuGraphExternalSemaphoresWaitNodeSetParams cuGraphicsEGLRegisterImage
+        cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage cuGraphicsMapResources cuGraphicsMapResources_ptsz
+        cuGraphicsResourceGetMappedEglFrame cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
+        cuGraphicsResourceGetMappedPointer_v2 cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2
+        cuGraphicsSubResourceGetMappedArray cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz
+        cuGraphicsUnregisterResource cuGraphicsVDPAURegisterOutputSurface cuGraphicsVDPAURegisterVideoSurface
+        cuImportExternalMemory cuImportExternalSemaphore cuSignalExternalSemaphoresAsync
+        cuSignalExternalSemaphoresAsync_ptsz cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuWaitExternalSemaphoresAsync
+        cuWaitExternalSemaphoresAsync_ptsz;
+    Arrays:
+        cuArray3DCreate cuArray3DCreate_v2 cuArrayCreate cuArrayCreate_v2 cuMemcpyAtoA cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds
+        cuMemcpyAtoD cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyAtoH cuMemcpyAtoHAsync cuMemcpyAtoHAsync_v2
+        cuMemcpyAtoHAsync_v2_ptsz cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyDtoA cuMemcpyDtoA_v2 cuMemcpyDtoA_v2_ptds
+        cuMemcpyHtoA cuMemcpyHtoAAsync cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds
+        cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMipmappedArrayCreate cuModuleGetSurfRef cuModuleGetTexRef
+        cuParamSetTexRef cuSurfObjectCreate cuSurfRefSetArray cuTexObjectCreate cuTexRefCreate cuTexRefSetAddress
+        cuTexRefSetAddress2D cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetAddressMode cuTexRefSetAddress_v2
+        cuTexRefSetArray cuTexRefSetBorderColor cuTexRefSetFilterMode cuTexRefSetFlags cuTexRefSetFormat
+        cuTexRefSetMaxAnisotropy cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
+        cuTexRefSetMipmappedArray;
+    Ipc:
+        cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
+        cuMemPoolExportPointer cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
+    ManagedMemory:
+        cuLibraryGetManaged cuLibraryGetUnifiedFunction cuMemAllocManaged;
+    Batch:
+        cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
+        cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz
+        cuMemcpy3DBatchAsync_v2 cuMemcpy3DBatchAsync_v2_ptsz cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz
+        cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuStreamBatchMemOp_v2
+        cuStreamBatchMemOp_v2_ptsz;
+    GreenContext:
+        cuCtxRecordEvent cuCtxWaitEvent cuGreenCtxCreate cuGreenCtxRecordEvent cuGreenCtxStreamCreate cuGreenCtxWaitEvent;
+    Multicast:
+        cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem cuMulticastCreate cuMulticastUnbind;
+    Peer:
+        cuCtxEnablePeerAccess;
+    Checkpoint:
+        cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
+    Legacy:
+        cuFuncSetBlockShape cuFuncSetSharedSize cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetf cuParamSeti
+        cuParamSetSize cuParamSetv cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync cuMemcpy2DUnaligned
+        cuMemcpy3D cuMemcpy3DAsync cuMemcpyDtoD cuMemcpyDtoDAsync cuMemcpyDtoH cuMemcpyDtoHAsync cuMemcpyHtoD
+        cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer cuMemsetD16 cuMemsetD2D16
+        cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;
+    GraphOperation:
+        cuDeviceGraphMemTrim cuDeviceSetGraphMemAttribute cuGraphAddMemAllocNode cuGraphAddMemFreeNode
+        cuGraphConditionalHandleCreate;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the stream functions.
+
+use super::hooks;
+
+hooks! {
+    area stream;
+}

@@ -1,0 +1,7 @@
+//! Hooks of the vmm functions.
+
+use super::hooks;
+
+hooks! {
+    area vmm;
+}

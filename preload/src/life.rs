@@ -1,0 +1,132 @@
+//! The life of the library in its process: settings, constructor, fork, exit, the one warning line.
+//!
+//! The constructor does no I/O and starts nothing: it reads the `LIGHTOS_*` variables, because nothing reads the environment
+//! later. The sidecar is contacted at the first `cuInit`.
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `LIGHTOS_DISPATCH=off` | the shim does nothing: every look-up and every call is native |
+//! | `LIGHTOS_SOCKET=PATH` | the sidecar's socket, instead of /run/lightos/lightos.sock or $XDG_RUNTIME_DIR/lightos.sock |
+//! | `LIGHTOS_REQUIRE=1` | without a sidecar `cuInit` fails with `CUDA_ERROR_SYSTEM_NOT_READY` instead of running ungoverned |
+//! | `LIGHTOS_CLASS=NAME` | the tenant class to ask for |
+
+use crate::session;
+use std::{
+    env,
+    ffi::CStr,
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    },
+};
+
+/// What the environment said when the process started.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where a sidecar may listen, in the order in which to try.
+    pub sockets: Vec<PathBuf>,
+    /// Fail instead of running natively.
+    pub require: bool,
+    /// Tenant class to ask for.
+    pub class: Option<String>,
+}
+
+impl Settings {
+    fn read() -> Self {
+        let sockets = match env::var_os("LIGHTOS_SOCKET").filter(|path| !path.is_empty()) {
+            Some(path) => vec![path.into()],
+            None => {
+                let runtime =
+                    env::var_os("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("lightos.sock"));
+                [Some(PathBuf::from("/run/lightos/lightos.sock")), runtime].into_iter().flatten().collect()
+            }
+        };
+        Self {
+            sockets,
+            require: env::var_os("LIGHTOS_REQUIRE").is_some_and(|value| value == "1"),
+            class: env::var("LIGHTOS_CLASS").ok().filter(|class| !class.is_empty()),
+        }
+    }
+}
+
+/// The settings of this process.
+pub fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(Settings::read)
+}
+
+/// Whether the shim is switched off. Used while symbols are being resolved, possibly before the constructor has run: no
+/// allocation, no lock.
+pub fn is_off() -> bool {
+    const ON: u8 = 1;
+    const OFF: u8 = 2;
+    static MODE: AtomicU8 = AtomicU8::new(0);
+    match MODE.load(Relaxed) {
+        0 => {
+            // SAFETY: `getenv` with a C string; its result is read at once.
+            let off = unsafe {
+                let value = libc::getenv(c"LIGHTOS_DISPATCH".as_ptr());
+                !value.is_null() && CStr::from_ptr(value) == c"off"
+            };
+            MODE.store(if off { OFF } else { ON }, Relaxed);
+            off
+        }
+        mode => mode == OFF,
+    }
+}
+
+#[cfg(not(test))]
+#[ctor::ctor(unsafe)]
+fn start() {
+    if !is_off() {
+        settings();
+        // This standard library serves this shared object alone: a panic in it is caught at the hook, and the program's
+        // stderr is not ours.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
+
+/// Registers what has to happen at fork and exit. Called once a session exists, so that a program without CUDA has no handler
+/// of ours.
+pub fn register_handlers() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if REGISTERED.swap(true, Relaxed) {
+        return;
+    }
+    // SAFETY: both functions are `extern "C"`, take nothing and live as long as this library, which is never unloaded
+    // (preloaded objects are not).
+    unsafe {
+        libc::pthread_atfork(None, None, Some(after_fork));
+        libc::atexit(at_exit);
+    }
+}
+
+/// In the child of a fork: ring, socket and threads belong to the parent.
+extern "C" fn after_fork() {
+    session::forget_in_child();
+}
+
+/// From here on nothing of ours may block: calls of other exit handlers run natively, as they would without us.
+extern "C" fn at_exit() {
+    session::retire();
+}
+
+#[cfg(not(test))]
+redhook::hook! {
+    unsafe fn fork() -> libc::pid_t => lightos_fork {
+        // SAFETY: the real `fork`; its child only stores to memory.
+        let pid = unsafe { redhook::real!(fork)() };
+        if pid == 0 {
+            after_fork();
+        }
+        pid
+    }
+}
+
+/// Writes one line to stderr, directly: the program may have closed or redirected it, and its buffers are not ours.
+pub fn warn(message: &str) {
+    let line = format!("lightos: {}\n", message.replace('\n', " "));
+    // SAFETY: writes bytes of a live string to a descriptor; an error is of no interest.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+}

@@ -1,0 +1,61 @@
+//! The current context of a thread, which is a local one: whether forwarded calls may go ahead.
+//!
+//! A positive answer is kept per thread, because every launch asks. It holds until this thread changes its context or any
+//! context is destroyed (the generation moves on).
+
+use crate::{outcome::Outcome, real, result::CuResult};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Counts what may have ended a context.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The generation in which this thread's context was found usable; 0: not found yet.
+    static CHECKED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The device that the session governs, by the ordinal of this process.
+const DEVICE: i32 = 0;
+
+/// Whether this thread has a current context on the session's device, else the error that native gives without one.
+#[inline]
+pub fn check() -> Result<(), CuResult> {
+    let generation = GENERATION.load(Ordering::Acquire);
+    if CHECKED.try_with(Cell::get) == Ok(generation) {
+        return Ok(());
+    }
+    ask()?;
+    let _ = CHECKED.try_with(|checked| checked.set(generation));
+    Ok(())
+}
+
+#[cold]
+fn ask() -> Result<(), CuResult> {
+    let (mut context, mut device) = (0, -1);
+    // SAFETY: valid out-parameters.
+    unsafe {
+        real::cuCtxGetCurrent(&mut context).ok()?;
+        if context == 0 {
+            return Err(CuResult::INVALID_CONTEXT);
+        }
+        // Fails for a context that was destroyed while current.
+        real::cuCtxGetDevice(&mut device).ok()?;
+    }
+    if device == DEVICE { Ok(()) } else { Err(CuResult::NOT_SUPPORTED) }
+}
+
+/// After a call that may have changed this thread's context.
+pub fn changed_here(result: CuResult) -> Outcome {
+    let _ = CHECKED.try_with(|checked| checked.set(0));
+    result.into()
+}
+
+/// Runs a call that may end a context which other threads have current.
+pub fn changed_everywhere(call: impl FnOnce() -> CuResult) -> Outcome {
+    let result = call();
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+    result.into()
+}

@@ -1,0 +1,97 @@
+//! What a hook decided: the call is done, the real driver shall run it, or it failed.
+
+use crate::result::CuResult;
+
+/// The outcome of one hooked call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The sidecar has (or will have, in program order) done it; the program sees `CUDA_SUCCESS`.
+    Done,
+    /// The real driver runs the call with the same arguments, for a counted reason.
+    PassThrough(Reason),
+    /// The program sees this error; the real driver is not asked.
+    Fail(CuResult),
+    /// LightOS does not carry this call: the program sees `CUDA_ERROR_NOT_SUPPORTED`, for a counted reason.
+    Refuse(Reason),
+}
+
+impl From<Result<(), CuResult>> for Outcome {
+    fn from(result: Result<(), CuResult>) -> Self {
+        match result {
+            Ok(()) | Err(CuResult::SUCCESS) => Self::Done,
+            Err(error) => Self::Fail(error),
+        }
+    }
+}
+
+impl From<CuResult> for Outcome {
+    fn from(result: CuResult) -> Self {
+        result.ok().into()
+    }
+}
+
+/// For ops that end early with `?` on either an error or a decision to pass the call on.
+impl From<Result<Outcome, CuResult>> for Outcome {
+    fn from(result: Result<Outcome, CuResult>) -> Self {
+        result.unwrap_or_else(Self::Fail)
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Why a call was passed to the local driver or refused. Each is a counter in the tenant's report.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Names in counter order, announced to the sidecar in the handshake.
+            pub const NAMES: &[&str] = &[$(stringify!($name),)*];
+        }
+    };
+}
+
+reasons! {
+    /// The local driver holds the true answer (queries, versions, objects without device state).
+    LocalQuery,
+    /// A hook panicked before it had done anything; the local driver ran the call.
+    Panicked,
+    /// The call belongs to a stream capture, which lives in the local driver.
+    Capturing,
+    /// The argument is certainly invalid: the local driver names the error.
+    InvalidArgument,
+    /// A device other than the one that the session governs.
+    OtherDevice,
+    /// Arrays, textures and surfaces have device storage that is not shared with the sidecar yet.
+    Arrays,
+    /// Interoperation with OpenGL, EGL, VDPAU, external memory or external semaphores.
+    Interop,
+    /// Memory or events shared between processes by CUDA IPC handles.
+    Ipc,
+    /// Managed (unified) memory: pages migrate between two processes' address spaces.
+    ManagedMemory,
+    /// Batched copies, batched memory operations, decompression.
+    Batch,
+    /// Green contexts and device resource splits.
+    GreenContext,
+    /// Multicast objects.
+    Multicast,
+    /// Peer access between devices.
+    Peer,
+    /// A checkpoint of the process would miss the memory that the sidecar holds.
+    Checkpoint,
+    /// Entry points that were replaced before CUDA 4 (parameters by `cuParamSet*`, 32-bit addresses).
+    Legacy,
+    /// A graph operation that has no counterpart in the executor yet.
+    GraphOperation,
+    /// Attributes of a stream that the executor's stream would have to have.
+    StreamAttribute,
+    /// A memory pool operation that the sidecar's allocator does not offer.
+    PoolOperation,
+    /// Memory of the program itself (`cuMemHostRegister`) is not shared with the sidecar.
+    HostRegister,
+}
+
+const _: () = assert!(Reason::NAMES.len() <= 256, "the reason counters hold 256 rows");

@@ -1,0 +1,136 @@
+//! How a program finds symbols: the filter behind the `dlsym` and `dlvsym` trampolines, and the real functions of the loader.
+//!
+//! Runs in every look-up of every program, from the first one on (before malloc is ready, inside other libraries'
+//! constructors): names other than `cu` + upper case leave after three bytes, and nothing here allocates, takes a lock of ours
+//! or logs.
+
+use crate::{elf, hooks, hooks::Hook, life, real, trampoline::Verdict};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    mem::MaybeUninit,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
+
+/// A loaded library.
+#[derive(Clone, Copy, Debug)]
+pub struct Library {
+    /// Load address.
+    pub base: usize,
+    /// Path or name, kept by the loader while the library is loaded.
+    pub name: *const c_char,
+}
+
+/// The library that an address belongs to.
+pub fn library_of(address: *const c_void) -> Option<Library> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `dladdr` takes any address and fills the structure when it returns non-zero; zeroed is a valid value of it.
+    let info = unsafe {
+        if libc::dladdr(address, info.as_mut_ptr()) == 0 {
+            return None;
+        }
+        info.assume_init()
+    };
+    (!info.dli_fbase.is_null()).then_some(Library { base: info.dli_fbase as usize, name: info.dli_fname })
+}
+
+/// The next definition of a loader function behind ours, found once.
+struct Next(AtomicUsize, &'static CStr);
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self(AtomicUsize::new(0), name)
+    }
+
+    fn address(&self) -> usize {
+        match self.0.load(Relaxed) {
+            0 => {
+                let found = elf::next_definition(self.1).unwrap_or(0);
+                self.0.store(found, Relaxed);
+                found
+            }
+            found => found,
+        }
+    }
+}
+
+static DLSYM: Next = Next::new(c"dlsym");
+static DLVSYM: Next = Next::new(c"dlvsym");
+
+/// The real `dlsym`, as called by this library.
+pub fn real_symbol(handle: *mut c_void, name: &CStr) -> *const c_void {
+    match DLSYM.address() {
+        0 => std::ptr::null(),
+        // SAFETY: the address is the C library's `dlsym`; the handle is one that its caller got from the loader.
+        address => unsafe { std::mem::transmute::<usize, Dlsym>(address)(handle, name.as_ptr()) },
+    }
+}
+
+/// Filter of the `dlsym` trampoline.
+pub extern "C" fn dlsym_verdict(handle: *mut c_void, name: *const c_char) -> Verdict {
+    let target = DLSYM.address();
+    let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
+    if target == 0 {
+        return Verdict { answer: 0, target: 0 };
+    }
+    // SAFETY: the address is the C library's `dlsym`; handle and name are the program's.
+    let find = |handle| unsafe { std::mem::transmute::<usize, Dlsym>(target)(handle, name) };
+    verdict(hook, handle, find, target)
+}
+
+/// Filter of the `dlvsym` trampoline.
+pub extern "C" fn dlvsym_verdict(
+    handle: *mut c_void,
+    name: *const c_char,
+    version: *const c_char,
+) -> Verdict {
+    let target = DLVSYM.address();
+    let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
+    if target == 0 {
+        return Verdict { answer: 0, target: 0 };
+    }
+    // SAFETY: the address is the C library's `dlvsym`; handle, name and version are the program's.
+    let find = |handle| unsafe { std::mem::transmute::<usize, Dlvsym>(target)(handle, name, version) };
+    verdict(hook, handle, find, target)
+}
+
+/// The hook of this name; `None` after three bytes for nearly every name.
+fn hook_of(name: *const c_char) -> Option<&'static Hook> {
+    if name.is_null() {
+        return None;
+    }
+    let name = name.cast::<u8>();
+    // SAFETY: the name is a C string; `&&` reads a byte only when the one before was not NUL.
+    let driver = unsafe { *name == b'c' && *name.add(1) == b'u' && (*name.add(2)).is_ascii_uppercase() };
+    if !driver {
+        return None;
+    }
+    // SAFETY: a C string, as above.
+    hooks::find(unsafe { CStr::from_ptr(name.cast()) }.to_bytes())
+}
+
+/// Finds a hooked name natively and decides what the program gets.
+fn verdict(
+    hook: &Hook,
+    handle: *mut c_void,
+    find: impl Fn(*mut c_void) -> *mut c_void,
+    target: usize,
+) -> Verdict {
+    let answer = |address: *const c_void| Verdict { answer: address as usize, target: 0 };
+    let mut found = find(handle).cast_const();
+    if found == hook.entry() {
+        // The global scope holds our own exports. What counts is whether a driver stands behind them: a probe must not
+        // believe that CUDA exists where none does.
+        found = find(libc::RTLD_NEXT).cast_const();
+    }
+    if found.is_null() {
+        return answer(found);
+    }
+    if !real::is_driver(found) {
+        // Another library's function of this name. RTLD_NEXT is relative to the caller, so the loader has to answer it.
+        return if handle == libc::RTLD_NEXT { Verdict { answer: 0, target } } else { answer(found) };
+    }
+    answer(if life::is_off() { found } else { hook.entry() })
+}

@@ -1,0 +1,149 @@
+//! Finding the sidecar and shaking hands.
+
+use super::{Session, TimelineSlots};
+use crate::{hooks, life::Settings, outcome::Reason, real, result::CuResult};
+use lightos_protocol::{
+    control::{HELLO_FDS, Hello, HelloReply, Opening, Purpose},
+    pages::{ExecutorState, SessionPages},
+    ring::{Producer, RingMemory},
+    socket::{Channel, FdInbox, SocketError},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+/// Bytes of call records in flight. A launch takes 192 to 4,200 bytes.
+const RING_BYTES: usize = 4 << 20;
+/// The daemon starts an executor with a CUDA context before it answers.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no session. The texts say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no sidecar at {} ({error}): start `lightos sidecar`, or set LIGHTOS_SOCKET", path.display())]
+    NoSidecar { path: PathBuf, error: io::Error },
+    #[error("the sidecar refused this process: {0}")]
+    Refused(String),
+    #[error(
+        "the sidecar did not answer as expected ({0}): install preload library and sidecar from the same build"
+    )]
+    Handshake(SocketError),
+    #[error("the sidecar's executor did not start: {0}")]
+    Executor(String),
+    #[error("shared memory for the session: {0}")]
+    SharedMemory(io::Error),
+    #[error("the address range for shared device memory is taken ({0:?})")]
+    Arena(CuResult),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Connects, introduces this process, and waits until the executor is ready.
+pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
+    let channel = open(settings)?;
+    let (pages, pages_fd) = SessionPages::create().map_err(ConnectError::SharedMemory)?;
+    let (memory, ring_fd) = RingMemory::create(RING_BYTES).map_err(ConnectError::SharedMemory)?;
+    let output = |fd| output(fd).map_err(ConnectError::SharedMemory);
+    let (stdout, stderr) = (output(libc::STDOUT_FILENO)?, output(libc::STDERR_FILENO)?);
+    let fds: [BorrowedFd<'_>; HELLO_FDS] =
+        [pages_fd.as_fd(), ring_fd.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    channel.send(&Opening::new(Purpose::Client(hello(settings))), &fds).map_err(ConnectError::Handshake)?;
+    let (reply, _) = channel.recv::<HelloReply>(Some(WELCOME_TIMEOUT)).map_err(ConnectError::Handshake)?;
+    let welcome = match reply {
+        HelloReply::Welcome(welcome) => welcome,
+        HelloReply::Refused { message, .. } => return Err(ConnectError::Refused(message)),
+    };
+    match pages.status().wait_while_starting(WELCOME_TIMEOUT) {
+        ExecutorState::Ready => {}
+        _ => return Err(ConnectError::Executor(pages.status().error_text())),
+    }
+    let pages = Arc::new(pages);
+    let producer = Producer::with_abort(memory, {
+        let pages = Arc::clone(&pages);
+        move || pages.status().sticky_error() != 0 || super::session().is_none()
+    });
+    Ok(Session {
+        pages,
+        producer,
+        channel,
+        inbox: FdInbox::default(),
+        tags: AtomicU64::new(1),
+        slots: TimelineSlots::new(),
+        welcome,
+    })
+}
+
+/// The first socket at which somebody listens; the error names the last one tried.
+fn open(settings: &Settings) -> Result<Channel, ConnectError> {
+    let mut result =
+        Err(ConnectError::NoSidecar { path: PathBuf::new(), error: io::ErrorKind::NotFound.into() });
+    for path in &settings.sockets {
+        match Channel::connect(path) {
+            Ok(channel) => return Ok(channel),
+            Err(error) => result = Err(ConnectError::NoSidecar { path: path.clone(), error }),
+        }
+    }
+    result
+}
+
+fn hello(settings: &Settings) -> Hello {
+    let read = |path| std::fs::read(path).unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (mut version, mut uuid) = (0, [0; 16]);
+    // SAFETY: valid out-parameters of these sizes. The device is the process's ordinal 0; where a query fails, the zeros stay.
+    unsafe {
+        let _ = real::cuDriverGetVersion(&mut version);
+        let _ = real::cuDeviceGetUuid_v2(&mut uuid, 0);
+    }
+    Hello {
+        pid: std::process::id(),
+        process_name: text(read("/proc/self/comm").trim_ascii_end()),
+        argv0: text(read("/proc/self/cmdline").split(|byte| *byte == 0).next().unwrap_or_default()),
+        tenant_class: settings.class.clone(),
+        hooks: hooks::all().map(|hook| text(hook.slot.name().to_bytes())).collect(),
+        reasons: Reason::NAMES.iter().map(|&name| name.to_owned()).collect(),
+        driver_version: version,
+        device_uuid: uuid,
+    }
+}
+
+/// A copy of one of the program's output descriptors, or /dev/null where it is closed.
+fn output(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is only duplicated; a closed one makes the call fail.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    match fd.try_clone_to_owned() {
+        Ok(copy) => Ok(copy),
+        Err(_) => File::options().write(true).open("/dev/null").map(OwnedFd::from),
+    }
+}
+
+/// Returns when the peer has closed the connection.
+pub fn wait_for_hangup(channel: &Channel) {
+    while !channel.peer_gone() {
+        // A hang-up is reported whatever is asked for; RDHUP also covers a half-closed peer.
+        let _ = poll(&mut [PollFd::new(channel, PollFlags::RDHUP)], None);
+    }
+}
+
+/// Starts a thread that takes none of the program's signals.
+pub fn spawn_quietly(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // SAFETY: plain sets on the stack; the mask of this thread is restored below.
+    let (all, mut old) = unsafe {
+        let (mut all, old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        (all, old)
+    };
+    // SAFETY: as above. A new thread inherits the mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old) };
+    let spawned = thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body);
+    // SAFETY: the mask that was read above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    spawned.map(drop)
+}

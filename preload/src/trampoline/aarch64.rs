@@ -1,0 +1,123 @@
+//! Trampolines for the AAPCS64 ABI.
+//!
+//! The link register holds the caller's return address: it is saved around the call of the filter and restored before the
+//! jump. x16 (ip0) is free for the jump target, as for any veneer.
+
+use crate::{hooks::refuse::refusal_verdict, resolver};
+use std::{
+    arch::naked_asm,
+    ffi::{c_char, c_void},
+};
+
+/// `dlsym`, interposed.
+///
+/// # Safety
+/// As `dlsym(3)`.
+#[unsafe(naked)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    naked_asm!(
+        "stp x29, x30, [sp, #-32]!",
+        "mov x29, sp",
+        "stp x0, x1, [sp, #16]",
+        "bl {filter}",
+        "mov x16, x1",
+        "mov x9, x0",
+        "ldp x0, x1, [sp, #16]",
+        "ldp x29, x30, [sp], #32",
+        "cbz x16, 2f",
+        "br x16",
+        "2:",
+        "mov x0, x9",
+        "ret",
+        filter = sym resolver::dlsym_verdict,
+    )
+}
+
+/// `dlvsym`, interposed.
+///
+/// # Safety
+/// As `dlvsym(3)`.
+#[unsafe(naked)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn dlvsym(
+    handle: *mut c_void,
+    name: *const c_char,
+    version: *const c_char,
+) -> *mut c_void {
+    naked_asm!(
+        "stp x29, x30, [sp, #-48]!",
+        "mov x29, sp",
+        "stp x0, x1, [sp, #16]",
+        "str x2, [sp, #32]",
+        "bl {filter}",
+        "mov x16, x1",
+        "mov x9, x0",
+        "ldp x0, x1, [sp, #16]",
+        "ldr x2, [sp, #32]",
+        "ldp x29, x30, [sp], #48",
+        "cbz x16, 2f",
+        "br x16",
+        "2:",
+        "mov x0, x9",
+        "ret",
+        filter = sym resolver::dlvsym_verdict,
+    )
+}
+
+/// Common part of all refused functions: w17 holds the row. Asks whether the call is refused or runs natively, whatever
+/// its signature: integer and floating-point argument registers are kept, stack arguments are not touched.
+///
+/// # Safety
+/// Entered by a jump from a [`refusal`] entry point only.
+#[unsafe(naked)]
+pub unsafe extern "C" fn refuse_or_jump() {
+    naked_asm!(
+        "stp x29, x30, [sp, #-144]!",
+        "mov x29, sp",
+        "stp x0, x1, [sp, #16]",
+        "stp x2, x3, [sp, #32]",
+        "stp x4, x5, [sp, #48]",
+        "stp x6, x7, [sp, #64]",
+        "stp d0, d1, [sp, #80]",
+        "stp d2, d3, [sp, #96]",
+        "stp d4, d5, [sp, #112]",
+        "stp d6, d7, [sp, #128]",
+        "mov w0, w17",
+        "bl {decide}",
+        "mov x16, x1",
+        "mov x9, x0",
+        "ldp x0, x1, [sp, #16]",
+        "ldp x2, x3, [sp, #32]",
+        "ldp x4, x5, [sp, #48]",
+        "ldp x6, x7, [sp, #64]",
+        "ldp d0, d1, [sp, #80]",
+        "ldp d2, d3, [sp, #96]",
+        "ldp d4, d5, [sp, #112]",
+        "ldp d6, d7, [sp, #128]",
+        "ldp x29, x30, [sp], #144",
+        "cbz x16, 2f",
+        "br x16",
+        "2:",
+        "mov x0, x9",
+        "ret",
+        decide = sym refusal_verdict,
+    )
+}
+
+/// Defines the entry point of a refused function: its row in the refusal table, then the common part.
+macro_rules! refusal {
+    ($name:ident, $row:expr) => {
+        #[unsafe(naked)]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name() {
+            ::std::arch::naked_asm!(
+                "mov w17, {row}",
+                "b {common}",
+                row = const $row,
+                common = sym $crate::trampoline::refuse_or_jump,
+            )
+        }
+    };
+}
+pub(crate) use refusal;

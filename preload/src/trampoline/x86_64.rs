@@ -1,0 +1,130 @@
+//! Trampolines for the System V ABI of x86-64.
+//!
+//! At entry the stack is 8 bytes off a 16-byte boundary; every path here keeps calls aligned and leaves the return address
+//! where the caller put it.
+
+use crate::{hooks::refuse::refusal_verdict, resolver};
+use std::{
+    arch::naked_asm,
+    ffi::{c_char, c_void},
+};
+
+/// `dlsym`, interposed.
+///
+/// # Safety
+/// As `dlsym(3)`.
+#[unsafe(naked)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "sub rsp, 8",
+        "call {filter}",
+        "add rsp, 8",
+        "pop rsi",
+        "pop rdi",
+        "test rdx, rdx",
+        "jz 2f",
+        "jmp rdx",
+        "2:",
+        "ret",
+        filter = sym resolver::dlsym_verdict,
+    )
+}
+
+/// `dlvsym`, interposed.
+///
+/// # Safety
+/// As `dlvsym(3)`.
+#[unsafe(naked)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn dlvsym(
+    handle: *mut c_void,
+    name: *const c_char,
+    version: *const c_char,
+) -> *mut c_void {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "call {filter}",
+        "mov r11, rdx",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "test r11, r11",
+        "jz 2f",
+        "jmp r11",
+        "2:",
+        "ret",
+        filter = sym resolver::dlvsym_verdict,
+    )
+}
+
+/// Common part of all refused functions: r11d holds the row. Asks whether the call is refused or runs natively, whatever
+/// its signature: integer and floating-point argument registers are kept, stack arguments are not touched.
+///
+/// # Safety
+/// Entered by a jump from a [`refusal`] entry point only.
+#[unsafe(naked)]
+pub unsafe extern "C" fn refuse_or_jump() {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push r8",
+        "push r9",
+        "sub rsp, 72",
+        "movsd [rsp], xmm0",
+        "movsd [rsp + 8], xmm1",
+        "movsd [rsp + 16], xmm2",
+        "movsd [rsp + 24], xmm3",
+        "movsd [rsp + 32], xmm4",
+        "movsd [rsp + 40], xmm5",
+        "movsd [rsp + 48], xmm6",
+        "movsd [rsp + 56], xmm7",
+        "mov edi, r11d",
+        "call {decide}",
+        "movsd xmm0, [rsp]",
+        "movsd xmm1, [rsp + 8]",
+        "movsd xmm2, [rsp + 16]",
+        "movsd xmm3, [rsp + 24]",
+        "movsd xmm4, [rsp + 32]",
+        "movsd xmm5, [rsp + 40]",
+        "movsd xmm6, [rsp + 48]",
+        "movsd xmm7, [rsp + 56]",
+        "add rsp, 72",
+        "mov r11, rdx",
+        "pop r9",
+        "pop r8",
+        "pop rcx",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "test r11, r11",
+        "jz 2f",
+        "jmp r11",
+        "2:",
+        "ret",
+        decide = sym refusal_verdict,
+    )
+}
+
+/// Defines the entry point of a refused function: its row in the refusal table, then the common part.
+macro_rules! refusal {
+    ($name:ident, $row:expr) => {
+        #[unsafe(naked)]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name() {
+            ::std::arch::naked_asm!(
+                "mov r11d, {row}",
+                "jmp {common}",
+                row = const $row,
+                common = sym $crate::trampoline::refuse_or_jump,
+            )
+        }
+    };
+}
+pub(crate) use refusal;
