@@ -19,8 +19,6 @@ pub enum ModuleRequest {
         library: bool,
         /// `CUjit_option` and value, those whose value is a plain number; log buffers are the executor's own.
         options: Vec<(u32, u64)>,
-        /// `CUlibraryOption` and value, for libraries.
-        library_options: Vec<(u32, u64)>,
     },
     /// cuModuleUnload or cuLibraryUnload.
     Unload {
@@ -29,7 +27,7 @@ pub enum ModuleRequest {
         /// True for a `CUlibrary`.
         library: bool,
     },
-    /// cuModuleGetFunction or cuLibraryGetKernel: know the executor's counterpart under the client's handle.
+    /// A function or kernel is about to be used: know the executor's counterpart under the client's handle.
     Function {
         /// The client's `CUfunction` or `CUkernel`.
         function: u64,
@@ -39,15 +37,6 @@ pub enum ModuleRequest {
         name: String,
         /// True when `module` is a `CUlibrary`.
         library: bool,
-        /// True when `function` is a `CUkernel`.
-        kernel: bool,
-    },
-    /// cuKernelGetFunction: a `CUfunction` of a kernel already known.
-    KernelFunction {
-        /// The client's `CUfunction`.
-        function: u64,
-        /// The client's `CUkernel`.
-        kernel: u64,
     },
     /// cuLibraryGetModule: the `CUmodule` of a library already known.
     LibraryModule {

@@ -178,13 +178,15 @@ impl Consumer {
         }
         let parked = &self.memory.control().consumer.0.parked;
         loop {
-            parked.store(1, Ordering::Relaxed);
+            // PARKED changes by read-modify-write on both sides: a producer's late reset for an earlier record then lies
+            // before this store in its history, never after it.
+            parked.swap(1, Ordering::AcqRel);
             // SYNC: ring-park, consumer side: PARKED is visible before the stamp is read again.
             fence(Ordering::SeqCst);
             let left = if cfg!(loom) { timeout } else { timeout.saturating_sub(start.elapsed()) };
             let ready = self.is_ready();
             if ready != Ok(false) || left.is_zero() {
-                parked.store(0, Ordering::Relaxed);
+                parked.swap(0, Ordering::AcqRel);
                 return ready;
             }
             self.memory.park(left);

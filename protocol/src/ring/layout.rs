@@ -4,6 +4,7 @@
 //! its remainder by the capacity, its lap the quotient plus one, so that a zeroed stamp array means "nothing yet".
 
 use super::sync::{AtomicU32, AtomicU64};
+use crate::mapping::MAP_ALIGN_BYTES;
 
 /// First bytes of the file: "LtOsRing" in ASCII, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LtOsRing");
@@ -17,6 +18,11 @@ pub const MIN_CAPACITY_BYTES: usize = 2 * MAX_RECORD_BYTES;
 pub const MAX_CAPACITY_BYTES: usize = 1 << 30;
 /// Threads of one process that may wait for space at once; bounds how far the tail may run ahead of the head.
 pub const MAX_WAITING_PRODUCERS: u64 = 1 << 16;
+
+/// Where the stamp array starts in the file: one stamp for each line of the data area.
+pub const STAMPS_OFFSET: usize = MAP_ALIGN_BYTES;
+/// Size of a stamp.
+pub const STAMP_BYTES: usize = 4;
 
 /// The control page. Each word that one side writes often has a cache line pair of its own.
 #[derive(Debug)]
@@ -59,7 +65,23 @@ pub const fn lap(position: u64, capacity_bytes: u64) -> u32 {
     (position / capacity_bytes + 1) as u32
 }
 
-#[cfg(test)]
+/// Whether a ring may have a data area of this size: a power of two within the limits.
+pub const fn is_capacity(bytes: u64) -> bool {
+    bytes.is_power_of_two() && bytes >= MIN_CAPACITY_BYTES as u64 && bytes <= MAX_CAPACITY_BYTES as u64
+}
+
+/// Where the data area starts in the file.
+pub const fn data_offset(capacity_bytes: usize) -> usize {
+    let stamp_bytes = capacity_bytes / LINE_BYTES * STAMP_BYTES;
+    STAMPS_OFFSET + stamp_bytes.next_multiple_of(MAP_ALIGN_BYTES)
+}
+
+/// Size of the file.
+pub const fn file_bytes(capacity_bytes: usize) -> u64 {
+    (data_offset(capacity_bytes) + capacity_bytes) as u64
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{
-    ConsumerState, Control, LINE_BYTES, MAGIC, MAX_CAPACITY_BYTES, MAX_RECORD_BYTES, MIN_CAPACITY_BYTES,
-    Padded,
+    ConsumerState, Control, LINE_BYTES, MAGIC, MAX_RECORD_BYTES, Padded, STAMPS_OFFSET, data_offset,
+    file_bytes, is_capacity,
 };
 use super::sync::{AtomicU32, Ordering};
 use crate::mapping::{MAP_ALIGN_BYTES, Piece, Shared, SharedMapping, sealed_memfd};
@@ -28,20 +28,19 @@ unsafe impl Shared for ConsumerState {}
 // SAFETY: its content and padding; the alignment of 128 is far below a page.
 unsafe impl<T: Shared> Shared for Padded<T> {}
 
-const STAMPS_OFFSET: usize = MAP_ALIGN_BYTES;
-
 /// One side's mapping of a ring. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RingMemory {
-    mapping: Arc<SharedMapping>,
+    /// Keeps the memory behind the pointers below.
+    _mapping: Arc<SharedMapping>,
     capacity_bytes: u64,
-    /// Where `Control`, the stamps and the data start: views made once, valid while `mapping` lives.
+    /// Where `Control`, the stamps and the data start: views made once, valid while `_mapping` lives.
     control: ptr::NonNull<Control>,
     stamps: ptr::NonNull<[AtomicU32]>,
     data: *mut u8,
 }
 
-// SAFETY: the pointers refer to shared memory that lives as long as `mapping`. `control` and `stamps` are atomics; writes to and reads from
+// SAFETY: the pointers refer to shared memory that lives as long as `_mapping`. `control` and `stamps` are atomics; writes to and reads from
 // `data` are unsafe functions whose callers uphold the ticket protocol.
 unsafe impl Send for RingMemory {}
 // SAFETY: as for Send.
@@ -96,7 +95,7 @@ impl RingMemory {
         let stamps =
             ptr::NonNull::from(mapping.slice::<AtomicU32>(STAMPS_OFFSET, lines).ok_or_else(invalid)?);
         let data = mapping.pointer(data_offset);
-        Ok(Self { mapping: Arc::new(mapping), capacity_bytes: capacity_bytes as u64, control, stamps, data })
+        Ok(Self { _mapping: Arc::new(mapping), capacity_bytes: capacity_bytes as u64, control, stamps, data })
     }
 
     /// Size of the data area.
@@ -111,13 +110,13 @@ impl RingMemory {
 
     /// The control page.
     pub(super) const fn control(&self) -> &Control {
-        // SAFETY: made from a checked view of `mapping`, which `self` keeps alive.
+        // SAFETY: made from a checked view of `_mapping`, which `self` keeps alive.
         unsafe { self.control.as_ref() }
     }
 
     /// The stamp of the line at `position`.
     pub(super) fn stamp(&self, position: u64) -> &AtomicU32 {
-        // SAFETY: made from a checked slice of `mapping`, which `self` keeps alive.
+        // SAFETY: made from a checked slice of `_mapping`, which `self` keeps alive.
         let stamps = unsafe { self.stamps.as_ref() };
         // The remainder by the capacity is below it, so the line exists.
         &stamps[self.place(position) / LINE_BYTES]
@@ -165,26 +164,7 @@ impl RingMemory {
         crate::futex::wake_all(&self.control().consumer.0.parked);
     }
 
-    /// The shared bytes, for tests that play a hostile peer: base address and size of the whole double mapping.
-    #[doc(hidden)]
-    pub fn raw_range(&self) -> (u64, usize) {
-        (self.mapping.address_of(0), self.mapping.bytes())
-    }
-
     const fn place(&self, position: u64) -> usize {
         (position & (self.capacity_bytes - 1)) as usize
     }
-}
-
-const fn is_capacity(bytes: u64) -> bool {
-    bytes.is_power_of_two() && bytes >= MIN_CAPACITY_BYTES as u64 && bytes <= MAX_CAPACITY_BYTES as u64
-}
-
-const fn data_offset(capacity_bytes: usize) -> usize {
-    let stamp_bytes = capacity_bytes / LINE_BYTES * size_of::<AtomicU32>();
-    STAMPS_OFFSET + stamp_bytes.next_multiple_of(MAP_ALIGN_BYTES)
-}
-
-const fn file_bytes(capacity_bytes: usize) -> u64 {
-    (data_offset(capacity_bytes) + capacity_bytes) as u64
 }
