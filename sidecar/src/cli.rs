@@ -50,6 +50,9 @@ struct SidecarArgs {
     /// Log filter: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG")]
     log: Option<String>,
+    /// End when the parent process ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 /// Where the calls of a command go.

@@ -79,7 +79,9 @@ pub fn softgpu() -> Result<PathBuf, LayoutError> {
     if let Some(path) = std::env::var_os(SOFTGPU_VARIABLE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         let found = path.canonicalize().ok().filter(|found| found.join("libcuda.so.1").is_file());
-        return listable(found.ok_or(LayoutError::BadSoftgpu { path })?);
+        let found = found.ok_or(LayoutError::BadSoftgpu { path })?;
+        name_for_development(&found);
+        return listable(found);
     }
     softgpu_beside(&binary()?.1).and_then(listable)
 }
@@ -87,35 +89,36 @@ pub fn softgpu() -> Result<PathBuf, LayoutError> {
 /// `folder/softgpu` as installed, or made from links to cargo's `libcuda.so` and `libnvidia_ml.so` in `folder`.
 fn softgpu_beside(folder: &Path) -> Result<PathBuf, LayoutError> {
     let libraries = folder.join("softgpu");
-    for (built, names) in [
-        // A loader that asks for the development name must meet the same driver, wherever a toolkit lies.
-        ("libcuda.so", &["libcuda.so.1", "libcuda.so"][..]),
-        ("libnvidia_ml.so", &["libnvidia-ml.so.1"][..]),
-    ] {
+    for (built, name) in [("libcuda.so", "libcuda.so.1"), ("libnvidia_ml.so", "libnvidia-ml.so.1")] {
         if !folder.join(built).is_file() {
             continue;
         }
         std::fs::create_dir_all(&libraries)
             .map_err(|source| LayoutError::Link { path: libraries.clone(), source })?;
-        for name in names {
-            let link = libraries.join(name);
-            if link.exists() {
-                continue;
+        let link = libraries.join(name);
+        if link.exists() {
+            continue;
+        }
+        match std::os::unix::fs::symlink(Path::new("..").join(built), &link) {
+            // Another process may have made it meanwhile.
+            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(LayoutError::Link { path: link, source });
             }
-            match std::os::unix::fs::symlink(Path::new("..").join(built), &link) {
-                // Another process may have made it meanwhile.
-                Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(LayoutError::Link { path: link, source });
-                }
-                _ => {}
-            }
+            _ => {}
         }
     }
     if libraries.join("libcuda.so.1").is_file() {
+        name_for_development(&libraries);
         Ok(libraries)
     } else {
         Err(LayoutError::NoSoftgpu { looked: libraries })
     }
+}
+
+/// Gives the driver in `folder` its development name too, which cudarc asks for first: it must not find another driver of the
+/// machine under that name. An installation has the link already, so one that cannot be written to is fine.
+fn name_for_development(folder: &Path) {
+    let _ = std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so"));
 }
 
 /// `path` unless the loader's lists would split it.

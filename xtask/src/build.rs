@@ -91,5 +91,9 @@ pub fn install(artefacts: &Path, to: &Path) -> Result<()> {
         std::fs::copy(&from, &fresh).with_context(|| format!("cannot copy {}", from.display()))?;
         std::fs::rename(&fresh, &target)?;
     }
-    Ok(())
+    // cudarc asks for this name first and must meet the same driver.
+    match std::os::unix::fs::symlink("libcuda.so.1", to.join("softgpu/libcuda.so")) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -6,6 +6,10 @@ use crate::daemon::{self, Options};
 use crate::{layout, logs};
 
 pub(super) fn main(args: SidecarArgs) -> Result<(), Failure> {
+    if args.with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .map_err(Failure::failed)?;
+    }
     let config = Config::load(args.config.as_deref()).map_err(Failure::usage)?;
     let log = args.log.unwrap_or_else(|| config.log.clone());
     logs::check(&log).map_err(|reason| Failure::usage(format!("log filter {log:?}: {reason}")))?;

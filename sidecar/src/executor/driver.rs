@@ -87,7 +87,7 @@ pub enum StartError {
         searched()
     )]
     NoLibrary,
-    #[error("{call} failed: {error}")]
+    #[error("{call} failed: {error} (driver {})", library_path().unwrap_or_default().display())]
     Call { call: &'static str, error: CuError },
     #[error("there is no CUDA device {ordinal}: the driver knows {count}")]
     NoSuchDevice { ordinal: u32, count: u32 },

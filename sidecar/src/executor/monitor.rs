@@ -59,7 +59,7 @@ mod tests {
     fn a_pidfd_becomes_readable_when_its_process_ends() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let fd = pidfd(child.id()).unwrap();
-        let readable = |ms| {
+        let readable = |ms: i64| {
             let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
             poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
         };
