@@ -15,8 +15,8 @@ use super::tenants::Leash;
 use crate::executor::control::{DeviceFacts, Ending, Notice, Setup};
 use crate::layout;
 
-/// Opening a device may take seconds on a machine with many of them.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Opening a device may take seconds on a machine with many of them. Shorter than the program's own patience, so that it learns why.
+const READY_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What an executor is given of its program.
 #[derive(Debug)]
@@ -102,6 +102,12 @@ impl ExecutorProcess {
     pub(super) fn leash(&self) -> io::Result<Leash> {
         let channel = self.channel.as_fd().try_clone_to_owned()?;
         Ok(Leash { channel, process: crate::executor::pidfd(self.pid())? })
+    }
+
+    /// Ends a process that did not come up.
+    pub(super) fn abandon(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Waits for the end of the process and says how it came.

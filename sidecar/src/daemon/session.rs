@@ -142,8 +142,7 @@ fn start(
     let facts = match process.ready() {
         Ok(facts) => facts,
         Err(error) => {
-            let exit = process.wait();
-            tracing::debug!(tenant = tenant.id, ?exit, "executor did not come up");
+            process.abandon();
             return Err(error);
         }
     };

@@ -37,7 +37,7 @@ impl Executor {
         self.pages.counters().traffic().dispatched.fetch_add(1, Ordering::Relaxed);
         // cudarc panics where the driver lacks a symbol; the program gets an error instead of a dead executor.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.execute(op, record.payload)))
-            .unwrap_or_else(|_| Ok(Err(CuError::NOT_SUPPORTED)))?;
+            .unwrap_or(Ok(Err(CuError::NOT_SUPPORTED)))?;
         let reply = record.header.reply;
         if let Err(error) = outcome
             && (reply == 0 || error.is_sticky())
