@@ -14,7 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Packages whose artefacts the suites start or load.
-const PACKAGES: [&str; 4] = ["lightos", "lightos-intercept", "lightos-softgpu-driver", "lightos-softgpu-nvml"];
+const PACKAGES: [&str; 4] =
+    ["lightos", "lightos-intercept", "lightos-softgpu-driver", "lightos-softgpu-nvml"];
 
 /// The folder with the built product.
 pub fn artefacts() -> &'static Path {
@@ -144,7 +145,8 @@ impl Sidecar {
 
     /// What `lightos status --json` says.
     pub fn status(&self) -> Value {
-        let output = command(["status", "--json", "--socket"]).arg(self.socket()).output().expect("lightos starts");
+        let output =
+            command(["status", "--json", "--socket"]).arg(self.socket()).output().expect("lightos starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("status is JSON")
     }

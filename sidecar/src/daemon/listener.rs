@@ -3,10 +3,10 @@
 //! A lock file beside the socket belongs to the running daemon (flock, released by the kernel however the daemon ends), so what lies at
 //! the socket's path once the lock is held is left over and may be replaced.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,8 @@ impl Listening {
         if let Some(group) = group {
             rustix::fs::chown(socket, None, Some(group)).map_err(|error| io(error.into()))?;
         }
+        // The umask has taken bits away from the mode above; the group comes first, so that no other group ever has them.
+        std::fs::set_permissions(socket, Permissions::from_mode(MODE)).map_err(io)?;
         Ok(Self { socket: socket.to_owned(), listener, _lock: lock })
     }
 
@@ -125,7 +127,6 @@ fn lock(socket: &Path) -> Result<File, ListenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_second_daemon_is_told_who_runs() {
