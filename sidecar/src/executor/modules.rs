@@ -1,16 +1,218 @@
-//! Modules, libraries, kernels and functions of the program, under the program's own handle values. Owner: launch.
+//! Modules, libraries, kernels and functions, under the program's own handle values.
+//!
+//! Owned by the ring thread. An image stays a file until one of its functions or globals is needed: programs load far more code
+//! than they run, and the loading is what costs. Kernels (`CUkernel`) are resolved to their functions at once, so that
+//! everything behind this file deals in `CUfunction` alone.
 
+use std::ffi::{CString, c_void};
+use std::os::fd::{AsFd, OwnedFd};
+
+use lightos_protocol::mapping::{Access, MAP_ALIGN_BYTES, Reservation, align_up, sealed_bytes};
 use lightos_protocol::request::{ModuleRequest, Reply};
+use rustc_hash::FxHashMap;
 
 use super::Executor;
-use super::driver::CuError;
+use super::driver::{CuError, check, sys};
 
-/// The program's loaded images.
+/// `CU_FUNC_ATTRIBUTE_*` numbers that exist so far are below this.
+const FUNCTION_ATTRIBUTES: u32 = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX as u32;
+/// `CUfunc_cache` numbers are below this.
+const CACHE_CONFIGS: u32 = 4;
+
+/// The program's images and the functions known from them.
 #[derive(Debug, Default)]
-pub(crate) struct Modules {}
+pub(crate) struct Modules {
+    /// By handle and by whether the handle is a `CUlibrary`.
+    images: FxHashMap<(u64, bool), Image>,
+    functions: FxHashMap<u64, Function>,
+}
+
+#[derive(Debug)]
+enum Image {
+    /// Not needed yet.
+    File {
+        fd: OwnedFd,
+        bytes: u64,
+        options: Vec<(u32, u64)>,
+    },
+    Loaded(Loaded),
+    /// The `CUmodule` of a library.
+    OfLibrary(u64),
+    /// It could not be loaded, and will not be.
+    Broken(CuError),
+}
+
+/// An image in the executor's context.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Loaded {
+    Module(sys::CUmodule),
+    Library(sys::CUlibrary),
+}
+
+#[derive(Debug)]
+enum Function {
+    Named { image: (u64, bool), name: CString },
+    Known { image: (u64, bool), raw: sys::CUfunction },
+}
+
+impl Function {
+    fn image(&self) -> (u64, bool) {
+        match *self {
+            Self::Named { image, .. } | Self::Known { image, .. } => image,
+        }
+    }
+}
+
+impl Modules {
+    /// The image of a `CUmodule` or (`library`) `CUlibrary`, loaded if it was not.
+    pub(crate) fn loaded(&mut self, module: u64, library: bool) -> Result<Loaded, CuError> {
+        let image = self.images.get_mut(&(module, library)).ok_or(CuError::INVALID_HANDLE)?;
+        match image {
+            Image::Loaded(loaded) => return Ok(*loaded),
+            Image::Broken(error) => return Err(*error),
+            Image::OfLibrary(library) => {
+                let library = *library;
+                return self.loaded(library, true);
+            }
+            Image::File { .. } => {}
+        }
+        let Image::File { fd, bytes, options } = image else { return Err(CuError::INVALID_HANDLE) };
+        let result = load(fd, *bytes, options, library);
+        *image = match result {
+            Ok(loaded) => Image::Loaded(loaded),
+            Err(error) => Image::Broken(error),
+        };
+        result
+    }
+
+    /// The driver's function for the program's `CUfunction` or `CUkernel`.
+    pub(crate) fn function(&mut self, handle: u64) -> Result<sys::CUfunction, CuError> {
+        let (image, name) = match self.functions.get(&handle).ok_or(CuError::INVALID_HANDLE)? {
+            Function::Known { raw, .. } => return Ok(*raw),
+            Function::Named { image, name } => (*image, name.clone()),
+        };
+        let raw = find(self.loaded(image.0, image.1)?, &name)?;
+        self.functions.insert(handle, Function::Known { image, raw });
+        Ok(raw)
+    }
+
+    fn forget(&mut self, image: (u64, bool)) -> Result<(), CuError> {
+        self.functions.retain(|_, function| function.image() != image);
+        match self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)? {
+            // SAFETY: the handle was ours and has just left the table, with all functions of it.
+            Image::Loaded(Loaded::Module(raw)) => check(unsafe { sys::cuModuleUnload(raw) }),
+            Image::Loaded(Loaded::Library(raw)) => {
+                self.images
+                    .retain(|_, other| !matches!(other, Image::OfLibrary(library) if *library == image.0));
+                // SAFETY: as above.
+                check(unsafe { sys::cuLibraryUnload(raw) })
+            }
+            Image::File { .. } | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
+        }
+    }
+
+    fn set_attribute(&mut self, function: u64, attribute: u32, value: i32) -> Result<(), CuError> {
+        let raw = self.function(function)?;
+        if attribute >= FUNCTION_ATTRIBUTES {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // SAFETY: every number below the maximum is a variant of the `repr(u32)` enum.
+        let attribute = unsafe { std::mem::transmute::<u32, sys::CUfunction_attribute>(attribute) };
+        // SAFETY: the function is live as long as its image is in the table.
+        check(unsafe { sys::cuFuncSetAttribute(raw, attribute, value) })
+    }
+
+    fn set_cache_config(&mut self, function: u64, config: u32) -> Result<(), CuError> {
+        let raw = self.function(function)?;
+        if config >= CACHE_CONFIGS {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // SAFETY: 0 to 3 are the variants of the `repr(u32)` enum.
+        let config = unsafe { std::mem::transmute::<u32, sys::CUfunc_cache>(config) };
+        // SAFETY: the function is live as long as its image is in the table.
+        check(unsafe { sys::cuFuncSetCacheConfig(raw, config) })
+    }
+}
+
+/// Maps the image and hands it to the driver, which keeps what it needs.
+fn load(fd: &OwnedFd, bytes: u64, options: &[(u32, u64)], library: bool) -> Result<Loaded, CuError> {
+    let unreadable = |error: std::io::Error| {
+        tracing::warn!(%error, bytes, "an image cannot be mapped");
+        CuError::OPERATING_SYSTEM
+    };
+    if bytes == 0 || bytes > sealed_bytes(fd.as_fd()).map_err(unreadable)? {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let mapped_bytes = align_up(bytes, MAP_ALIGN_BYTES as u64).ok_or(CuError::INVALID_VALUE)?;
+    let memory = Reservation::anywhere(mapped_bytes).map_err(unreadable)?;
+    let address = memory.map(0, fd.as_fd(), 0, mapped_bytes, Access::ReadOnly).map_err(unreadable)?;
+    let image = std::ptr::with_exposed_provenance::<c_void>(address as usize);
+
+    let count = options.len() as u32;
+    let mut names: Vec<u32> = options.iter().map(|(name, _)| *name).collect();
+    let mut values: Vec<*mut c_void> =
+        options.iter().map(|(_, value)| std::ptr::without_provenance_mut(*value as usize)).collect();
+    let (names, values) = (names.as_mut_ptr().cast::<sys::CUjit_option>(), values.as_mut_ptr());
+    if library {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: `image` is readable for the whole call; the option arrays have `count` entries; the driver reads the names as plain
+        // numbers. An image that lies about its own size makes the driver read outside the mapping, in this tenant's process.
+        check(unsafe {
+            let none = std::ptr::null_mut();
+            sys::cuLibraryLoadData(&mut raw, image, names, values, count, none, std::ptr::null_mut(), 0)
+        })?;
+        Ok(Loaded::Library(raw))
+    } else {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: as above.
+        check(unsafe { sys::cuModuleLoadDataEx(&mut raw, image, count, names, values) })?;
+        Ok(Loaded::Module(raw))
+    }
+}
+
+fn find(image: Loaded, name: &CString) -> Result<sys::CUfunction, CuError> {
+    let mut function = std::ptr::null_mut();
+    // SAFETY: the image is live, the name a C string, the out-pointers valid.
+    unsafe {
+        match image {
+            Loaded::Module(module) => check(sys::cuModuleGetFunction(&mut function, module, name.as_ptr()))?,
+            Loaded::Library(library) => {
+                let mut kernel = std::ptr::null_mut();
+                check(sys::cuLibraryGetKernel(&mut kernel, library, name.as_ptr()))?;
+                check(sys::cuKernelGetFunction(&mut function, kernel))?;
+            }
+        }
+    }
+    Ok(function)
+}
 
 impl Executor {
-    pub(super) fn module_request(&mut self, _request: ModuleRequest) -> Result<Reply, CuError> {
-        Err(CuError::NOT_SUPPORTED)
+    /// Executes a cold call about code.
+    pub(crate) fn module_request(&mut self, request: ModuleRequest) -> Result<Reply, CuError> {
+        let modules = &mut self.modules;
+        match request {
+            ModuleRequest::Load { module, blob_tag, bytes, library, options } => {
+                let fd = self.fds.take(blob_tag)?;
+                modules.images.insert((module, library), Image::File { fd, bytes, options });
+            }
+            ModuleRequest::LibraryModule { module, library } => {
+                modules.images.insert((module, false), Image::OfLibrary(library));
+            }
+            ModuleRequest::Unload { module, library } => {
+                self.globals.forget(module);
+                modules.forget((module, library))?;
+            }
+            ModuleRequest::Function { function, module, name, library } => {
+                let name = CString::new(name).map_err(|_| CuError::INVALID_VALUE)?;
+                modules.functions.insert(function, Function::Named { image: (module, library), name });
+            }
+            ModuleRequest::FunctionAttribute { function, attribute, value } => {
+                modules.set_attribute(function, attribute, value)?;
+            }
+            ModuleRequest::FunctionCacheConfig { function, config } => {
+                modules.set_cache_config(function, config)?;
+            }
+        }
+        Ok(Reply::Done)
     }
 }

@@ -1,0 +1,292 @@
+//! From the description of a graph to the driver's graph.
+//!
+//! A [`Content`] is a node with every handle translated; it can be added to a graph or set on an executable one. [`Built`] is a graph with
+//! its nodes in the order of the description.
+
+use std::ptr::{null, null_mut, with_exposed_provenance, with_exposed_provenance_mut};
+
+use lightos_protocol::record::CopyKind;
+use lightos_protocol::request::{CopyDescriptor, GraphBody, GraphNode, NodeAttribute, NodePlace};
+
+use super::super::Executor;
+use super::super::driver::{CuError, check, sys};
+use super::super::hostfn::GraphCall;
+use super::super::launch::ParamBuffer;
+
+/// `CUlaunchAttributeID` numbers that a kernel node can have and that hold no handle.
+const NODE_ATTRIBUTES: [u32; 10] = [1, 2, 4, 5, 6, 8, 9, 10, 11, 14];
+
+/// A node ready for the driver.
+#[derive(Debug)]
+pub(super) enum Content {
+    Kernel { node: sys::CUDA_KERNEL_NODE_PARAMS, params: Vec<u8>, attributes: Vec<NodeAttribute> },
+    Memcpy(Box<sys::CUDA_MEMCPY3D>),
+    Memset(sys::CUDA_MEMSET_NODE_PARAMS),
+    Host(GraphCall),
+    Empty,
+    EventRecord(sys::CUevent),
+    EventWait(sys::CUevent),
+    Child(u32),
+}
+
+impl Executor {
+    /// Translates the handles of a node.
+    pub(super) fn content(&mut self, node: &GraphNode) -> Result<Content, CuError> {
+        Ok(match node {
+            GraphNode::Kernel { function, grid, block, shared_bytes, params, attributes } => {
+                let node = sys::CUDA_KERNEL_NODE_PARAMS {
+                    func: self.modules.function(*function)?,
+                    gridDimX: grid[0],
+                    gridDimY: grid[1],
+                    gridDimZ: grid[2],
+                    blockDimX: block[0],
+                    blockDimY: block[1],
+                    blockDimZ: block[2],
+                    sharedMemBytes: *shared_bytes,
+                    kernelParams: null_mut(),
+                    extra: null_mut(),
+                    kern: null_mut(),
+                    ctx: null_mut(),
+                };
+                Content::Kernel { node, params: params.clone(), attributes: attributes.clone() }
+            }
+            GraphNode::Memcpy(copy) => Content::Memcpy(Box::new(memcpy(copy)?)),
+            &GraphNode::Memset { dst, pitch, value, element_bytes, width, height } => {
+                Content::Memset(sys::CUDA_MEMSET_NODE_PARAMS {
+                    dst,
+                    pitch: pitch as usize,
+                    value,
+                    elementSize: element_bytes,
+                    width: width as usize,
+                    height: height as usize,
+                })
+            }
+            GraphNode::Host { callback } => Content::Host(GraphCall::new(self.pages.clone(), *callback)),
+            GraphNode::Empty => Content::Empty,
+            GraphNode::EventRecord { event } => Content::EventRecord(self.events.raw(*event)?),
+            GraphNode::EventWait { event } => Content::EventWait(self.events.raw(*event)?),
+            GraphNode::Child { graph } => Content::Child(*graph),
+        })
+    }
+}
+
+fn memcpy(copy: &CopyDescriptor) -> Result<sys::CUDA_MEMCPY3D, CuError> {
+    use sys::CUmemorytype::{CU_MEMORYTYPE_DEVICE as DEVICE, CU_MEMORYTYPE_HOST as HOST};
+    let (from, to) = match CopyKind::try_from(copy.kind).map_err(|_| CuError::INVALID_VALUE)? {
+        CopyKind::HostToDevice => (HOST, DEVICE),
+        CopyKind::DeviceToHost => (DEVICE, HOST),
+        CopyKind::DeviceToDevice => (DEVICE, DEVICE),
+        CopyKind::HostToHost => (HOST, HOST),
+    };
+    Ok(sys::CUDA_MEMCPY3D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcZ: 0,
+        srcLOD: 0,
+        srcMemoryType: from,
+        srcHost: with_exposed_provenance(copy.src as usize),
+        srcDevice: copy.src,
+        srcArray: null_mut(),
+        reserved0: null_mut(),
+        srcPitch: copy.src_pitch as usize,
+        srcHeight: copy.src_height as usize,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstZ: 0,
+        dstLOD: 0,
+        dstMemoryType: to,
+        dstHost: with_exposed_provenance_mut(copy.dst as usize),
+        dstDevice: copy.dst,
+        dstArray: null_mut(),
+        reserved1: null_mut(),
+        dstPitch: copy.dst_pitch as usize,
+        dstHeight: copy.dst_height as usize,
+        WidthInBytes: copy.width_bytes as usize,
+        Height: copy.height as usize,
+        Depth: copy.depth as usize,
+    })
+}
+
+impl Content {
+    /// Adds the node, without dependencies.
+    fn add(&self, graph: sys::CUgraph, context: sys::CUcontext) -> Result<sys::CUgraphNode, CuError> {
+        let mut added = null_mut();
+        let (out, none) = (&raw mut added, null());
+        // SAFETY: graph, context and every handle inside the content are live; the driver copies parameter structs during the call; a
+        // `GraphCall` stays in place until its graph is destroyed.
+        check(unsafe {
+            match self {
+                Self::Kernel { node, params, .. } => {
+                    let mut buffer = ParamBuffer::new();
+                    let node = sys::CUDA_KERNEL_NODE_PARAMS { extra: buffer.fill(params), ..*node };
+                    sys::cuGraphAddKernelNode_v2(out, graph, none, 0, &node)
+                }
+                Self::Memcpy(copy) => sys::cuGraphAddMemcpyNode(out, graph, none, 0, &**copy, context),
+                Self::Memset(fill) => sys::cuGraphAddMemsetNode(out, graph, none, 0, fill, context),
+                Self::Host(call) => sys::cuGraphAddHostNode(out, graph, none, 0, &call.node()),
+                Self::Empty => sys::cuGraphAddEmptyNode(out, graph, none, 0),
+                Self::EventRecord(event) => sys::cuGraphAddEventRecordNode(out, graph, none, 0, *event),
+                Self::EventWait(event) => sys::cuGraphAddEventWaitNode(out, graph, none, 0, *event),
+                Self::Child(_) => {
+                    // An empty graph: the driver embeds a copy, which is filled in place.
+                    let mut empty = null_mut();
+                    check(sys::cuGraphCreate(&mut empty, 0))?;
+                    let code = sys::cuGraphAddChildGraphNode(out, graph, none, 0, empty);
+                    check(sys::cuGraphDestroy(empty))?;
+                    code
+                }
+            }
+        })?;
+        if let Self::Kernel { attributes, .. } = self {
+            attributes.iter().try_for_each(|attribute| set_attribute(added, attribute))?;
+        }
+        Ok(added)
+    }
+
+    /// Gives an executable graph's node this content.
+    pub(super) fn set(
+        &self,
+        exec: sys::CUgraphExec,
+        node: sys::CUgraphNode,
+        context: sys::CUcontext,
+    ) -> Result<(), CuError> {
+        // SAFETY: as in `add`; the node is of the graph that `exec` was made from, and the driver checks that its type fits.
+        check(unsafe {
+            match self {
+                Self::Kernel { node: kernel, params, .. } => {
+                    let mut buffer = ParamBuffer::new();
+                    let kernel = sys::CUDA_KERNEL_NODE_PARAMS { extra: buffer.fill(params), ..*kernel };
+                    sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &kernel)
+                }
+                Self::Memcpy(copy) => sys::cuGraphExecMemcpyNodeSetParams(exec, node, &**copy, context),
+                Self::Memset(fill) => sys::cuGraphExecMemsetNodeSetParams(exec, node, fill, context),
+                Self::Host(call) => sys::cuGraphExecHostNodeSetParams(exec, node, &call.node()),
+                Self::EventRecord(event) => sys::cuGraphExecEventRecordNodeSetEvent(exec, node, *event),
+                Self::EventWait(event) => sys::cuGraphExecEventWaitNodeSetEvent(exec, node, *event),
+                Self::Empty => sys::CUresult::CUDA_SUCCESS,
+                Self::Child(_) => return Err(CuError::INVALID_VALUE),
+            }
+        })
+    }
+}
+
+fn set_attribute(node: sys::CUgraphNode, attribute: &NodeAttribute) -> Result<(), CuError> {
+    let value: [u8; 64] = attribute.value.as_slice().try_into().map_err(|_| CuError::INVALID_VALUE)?;
+    if !NODE_ATTRIBUTES.contains(&attribute.id) {
+        return Err(CuError::INVALID_VALUE);
+    }
+    // SAFETY: every number in the list is a variant of the `repr(u32)` enum.
+    let id = unsafe { std::mem::transmute::<u32, sys::CUlaunchAttributeID>(attribute.id) };
+    // SAFETY: the union is 64 bytes of plain data, and any bytes are valid in its first member.
+    let value = unsafe { std::mem::transmute::<[u8; 64], sys::CUlaunchAttributeValue>(value) };
+    // SAFETY: the node is live and the value valid for the call.
+    check(unsafe { sys::cuGraphKernelNodeSetAttribute(node, id, &value) })
+}
+
+/// A graph and its nodes, in the order of the description.
+#[derive(Debug)]
+pub(super) struct Built {
+    graph: sys::CUgraph,
+    nodes: Vec<Vec<sys::CUgraphNode>>,
+    /// What the graph's host nodes point at.
+    calls: Vec<GraphCall>,
+}
+
+impl Built {
+    /// Builds entry 0 of a checked description and, inside it, its children.
+    pub(super) fn new(
+        graphs: &[GraphBody],
+        contents: Vec<Vec<Content>>,
+        context: sys::CUcontext,
+    ) -> Result<Self, CuError> {
+        let mut graph = null_mut();
+        // SAFETY: the out-pointer is valid.
+        check(unsafe { sys::cuGraphCreate(&mut graph, 0) })?;
+        let mut built = Self { graph, nodes: Vec::new(), calls: Vec::new() };
+        match built.fill(graphs, contents, context) {
+            Ok(()) => Ok(built),
+            Err(error) => {
+                built.close();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        graphs: &[GraphBody],
+        contents: Vec<Vec<Content>>,
+        context: sys::CUcontext,
+    ) -> Result<(), CuError> {
+        // Children come after their parents, so their graphs exist by the time they are reached.
+        let mut places: Vec<Option<sys::CUgraph>> = vec![None; graphs.len()];
+        places[0] = Some(self.graph);
+        for (index, (body, contents)) in graphs.iter().zip(contents).enumerate() {
+            let Some(graph) = places[index] else {
+                self.nodes.push(Vec::new());
+                continue;
+            };
+            let mut nodes = Vec::with_capacity(contents.len());
+            for content in contents {
+                let node = content.add(graph, context)?;
+                nodes.push(node);
+                if let Content::Child(child) = content {
+                    let mut embedded = null_mut();
+                    // SAFETY: the node is a child graph node, the out-pointer is valid.
+                    check(unsafe { sys::cuGraphChildGraphNodeGetGraph(node, &mut embedded) })?;
+                    places[child as usize] = Some(embedded);
+                }
+                self.keep(content);
+            }
+            connect(graph, body, &nodes)?;
+            self.nodes.push(nodes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn graph(&self) -> sys::CUgraph {
+        self.graph
+    }
+
+    pub(super) fn node(&self, place: NodePlace) -> Result<sys::CUgraphNode, CuError> {
+        let nodes = self.nodes.get(place.graph as usize);
+        nodes.and_then(|nodes| nodes.get(place.node as usize)).copied().ok_or(CuError::INVALID_HANDLE)
+    }
+
+    /// Keeps what a node points at for as long as the graph lives.
+    pub(super) fn keep(&mut self, content: Content) {
+        if let Content::Host(call) = content {
+            self.calls.push(call);
+        }
+    }
+
+    /// As [`keep`](Self::keep), for the host functions of another graph.
+    pub(super) fn adopt(&mut self, calls: Vec<GraphCall>) {
+        self.calls.extend(calls);
+    }
+
+    /// Destroys the graph and hands out its host functions, which an executable graph may still need.
+    pub(super) fn close(self) -> Vec<GraphCall> {
+        // SAFETY: the graph was made in `new`, and `self` is its only owner. Executable graphs do not depend on it.
+        let _ = unsafe { sys::cuGraphDestroy(self.graph) };
+        self.calls
+    }
+}
+
+fn connect(graph: sys::CUgraph, body: &GraphBody, nodes: &[sys::CUgraphNode]) -> Result<(), CuError> {
+    if body.edges.is_empty() {
+        return Ok(());
+    }
+    let from: Vec<_> = body.edges.iter().map(|&(from, _)| nodes[from as usize]).collect();
+    let to: Vec<_> = body.edges.iter().map(|&(_, to)| nodes[to as usize]).collect();
+    let ports = body.ports.iter().map(|&[from_port, to_port, type_]| sys::CUgraphEdgeData {
+        from_port,
+        to_port,
+        type_,
+        reserved: [0; 5],
+    });
+    let ports: Vec<_> = ports.collect();
+    let data = if ports.is_empty() { null() } else { ports.as_ptr() };
+    // SAFETY: the lists are equally long (`GraphRequest::check`) and hold nodes of this graph.
+    check(unsafe { sys::cuGraphAddDependencies_v2(graph, from.as_ptr(), to.as_ptr(), data, from.len()) })
+}
