@@ -9,6 +9,7 @@ use std::{
     slice,
 };
 
+// Tags of the dynamic section.
 const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_GNU_HASH: i64 = 0x6fff_fef5;
@@ -24,40 +25,63 @@ struct Dynamic {
 
 struct Search<'a> {
     name: &'a CStr,
-    /// Load address of this library, which is skipped.
+    /// Load address of this library, whose definitions are skipped.
     ours: usize,
-    passed_ours: bool,
-    /// Found in front of us in load order: used only where nothing follows (this library was opened late).
-    before: Option<usize>,
-    after: Option<usize>,
+    /// Load address of the object behind which to look; none: from the start.
+    behind: Option<usize>,
+    found: Next,
 }
 
-/// Address of the definition of `name` that follows ours in load order.
-pub fn next_definition(name: &CStr) -> Option<usize> {
-    let ours = crate::resolver::library_of(next_definition as *const c_void)?.base;
-    let mut search = Search { name, ours, passed_ours: false, before: None, after: None };
+/// What follows an object in load order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Next {
+    /// The definition, if there is one.
+    pub address: Option<usize>,
+    /// Whether this library lies between.
+    pub passed_ours: bool,
+}
+
+/// The definition of `name` that follows the object loaded at `behind` (none: the first one), ours left out.
+pub fn next_definition(name: &CStr, behind: Option<usize>) -> Next {
+    let Some(ours) = crate::resolver::library_of(next_definition as *const c_void) else {
+        return Next::default();
+    };
+    let mut search = Search { name, ours: ours.base, behind, found: Next::default() };
     // SAFETY: the callback gets the pointer to `search`, which outlives the call, and returns without unwinding.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
-    search.after.or(search.before)
+    search.found
+}
+
+/// The definition of a loader function that ours hides: the next one, or any if this library was opened late.
+pub fn hidden_definition(name: &CStr) -> Option<usize> {
+    let ours = crate::resolver::library_of(next_definition as *const c_void)?;
+    next_definition(name, Some(ours.base)).address.or_else(|| next_definition(name, None).address)
 }
 
 unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _bytes: usize, data: *mut c_void) -> c_int {
     // SAFETY: `data` is the search passed to `dl_iterate_phdr`, `info` is valid during the callback.
     let (search, info) = unsafe { (&mut *data.cast::<Search<'_>>(), &*info) };
     let base = info.dlpi_addr as usize;
-    if base == search.ours {
-        search.passed_ours = true;
+    // SAFETY: a loaded object's program headers.
+    let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+    if let Some(behind) = search.behind {
+        // The loader reports where the first byte lies, which is not the offset of an executable linked at a fixed address.
+        let first =
+            headers.iter().find(|header| header.p_type == libc::PT_LOAD).map_or(0, |header| header.p_vaddr);
+        if behind == base || behind == base + first as usize {
+            search.behind = None;
+        }
         return 0;
     }
-    let place = if search.passed_ours { &mut search.after } else { &mut search.before };
-    if place.is_none() {
-        // SAFETY: a loaded object's program headers.
-        let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-        let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC);
-        // SAFETY: the dynamic section of a loaded object, at its load address.
-        *place = dynamic.and_then(|header| unsafe { find(base, header.p_vaddr as usize, search.name) });
+    if base == search.ours {
+        search.found.passed_ours = true;
+        return 0;
     }
-    c_int::from(search.after.is_some())
+    let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC);
+    // SAFETY: the dynamic section of a loaded object, at its load address.
+    search.found.address =
+        dynamic.and_then(|header| unsafe { find(base, header.p_vaddr as usize, search.name) });
+    c_int::from(search.found.address.is_some())
 }
 
 /// Looks `name` up in one object.

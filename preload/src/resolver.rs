@@ -47,7 +47,7 @@ impl Next {
     fn address(&self) -> usize {
         match self.0.load(Relaxed) {
             0 => {
-                let found = elf::next_definition(self.1).unwrap_or(0);
+                let found = elf::hidden_definition(self.1).unwrap_or(0);
                 self.0.store(found, Relaxed);
                 found
             }
@@ -68,32 +68,27 @@ pub fn real_symbol(handle: *mut c_void, name: &CStr) -> *const c_void {
     }
 }
 
-/// Filter of the `dlsym` trampoline.
-pub extern "C" fn dlsym_verdict(handle: *mut c_void, name: *const c_char) -> Verdict {
+/// Filter of the `dlsym` trampoline; `caller` is the address that the call returns to.
+pub extern "C" fn dlsym_verdict(handle: *mut c_void, name: *const c_char, caller: *const c_void) -> Verdict {
     let target = DLSYM.address();
     let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
-    if target == 0 {
-        return Verdict { answer: 0, target: 0 };
-    }
     // SAFETY: the address is the C library's `dlsym`; handle and name are the program's.
     let find = |handle| unsafe { std::mem::transmute::<usize, Dlsym>(target)(handle, name) };
-    verdict(hook, handle, find, target)
+    if target == 0 { Verdict { answer: 0, target } } else { verdict(hook, handle, caller, find, target) }
 }
 
-/// Filter of the `dlvsym` trampoline.
+/// Filter of the `dlvsym` trampoline; `caller` is the address that the call returns to.
 pub extern "C" fn dlvsym_verdict(
     handle: *mut c_void,
     name: *const c_char,
     version: *const c_char,
+    caller: *const c_void,
 ) -> Verdict {
     let target = DLVSYM.address();
     let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
-    if target == 0 {
-        return Verdict { answer: 0, target: 0 };
-    }
     // SAFETY: the address is the C library's `dlvsym`; handle, name and version are the program's.
     let find = |handle| unsafe { std::mem::transmute::<usize, Dlvsym>(target)(handle, name, version) };
-    verdict(hook, handle, find, target)
+    if target == 0 { Verdict { answer: 0, target } } else { verdict(hook, handle, caller, find, target) }
 }
 
 /// The hook of this name; `None` after three bytes for nearly every name.
@@ -111,26 +106,35 @@ fn hook_of(name: *const c_char) -> Option<&'static Hook> {
     hooks::find(unsafe { CStr::from_ptr(name.cast()) }.to_bytes())
 }
 
-/// Finds a hooked name natively and decides what the program gets.
+/// Finds a hooked name natively and decides what the program gets. `find` looks up with this library as the caller, which makes
+/// no difference for a handle.
 fn verdict(
     hook: &Hook,
     handle: *mut c_void,
+    caller: *const c_void,
     find: impl Fn(*mut c_void) -> *mut c_void,
     target: usize,
 ) -> Verdict {
     let answer = |address: *const c_void| Verdict { answer: address as usize, target: 0 };
-    let mut found = find(handle).cast_const();
-    if found == hook.entry() {
-        // The global scope holds our own exports. What counts is whether a driver stands behind them: a probe must not
-        // believe that CUDA exists where none does.
-        found = find(libc::RTLD_NEXT).cast_const();
+    let found = if handle == libc::RTLD_NEXT {
+        let next = elf::next_definition(hook.slot.name(), library_of(caller).map(|library| library.base));
+        match next.address {
+            Some(address) => address as *const c_void,
+            // Nothing but our own export follows the caller: nothing follows us either, and the loader says so.
+            None if next.passed_ours => return answer(find(libc::RTLD_NEXT)),
+            None => return Verdict { answer: 0, target },
+        }
+    } else {
+        match find(handle).cast_const() {
+            // The global scope holds our own exports. What counts is whether a driver stands behind them: a probe must not
+            // believe that CUDA exists where none does.
+            found if found == hook.entry() => find(libc::RTLD_NEXT),
+            found => found,
+        }
+    };
+    if found.is_null() || life::is_off() || !real::is_driver(found) {
+        answer(found)
+    } else {
+        answer(hook.entry())
     }
-    if found.is_null() {
-        return answer(found);
-    }
-    if !real::is_driver(found) {
-        // Another library's function of this name. RTLD_NEXT is relative to the caller, so the loader has to answer it.
-        return if handle == libc::RTLD_NEXT { Verdict { answer: 0, target } } else { answer(found) };
-    }
-    answer(if life::is_off() { found } else { hook.entry() })
 }

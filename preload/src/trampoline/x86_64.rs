@@ -1,6 +1,6 @@
 //! Trampolines for the System V ABI of x86-64.
 //!
-//! At entry the stack is 8 bytes off a 16-byte boundary; every path here keeps calls aligned and leaves the return address
+//! The return address tells the filter who calls. At entry the stack is 8 bytes off a 16-byte boundary; every path here keeps calls aligned and leaves the return address
 //! where the caller put it.
 
 use crate::{hooks::refuse::refusal_verdict, resolver};
@@ -20,6 +20,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
         "push rdi",
         "push rsi",
         "sub rsp, 8",
+        "mov rdx, [rsp + 24]",
         "call {filter}",
         "add rsp, 8",
         "pop rsi",
@@ -48,6 +49,7 @@ pub unsafe extern "C" fn dlvsym(
         "push rdi",
         "push rsi",
         "push rdx",
+        "mov rcx, [rsp + 24]",
         "call {filter}",
         "mov r11, rdx",
         "pop rdx",
