@@ -4,6 +4,8 @@
 //! built once per test process into the folder that the tests themselves were built into; `LIGHTOS_TESTS_BUILT=1` says that
 //! they are up to date there.
 
+pub mod raw;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

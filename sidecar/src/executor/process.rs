@@ -145,5 +145,7 @@ fn run(mut executor: Executor, mut consumer: Consumer, daemon: &Channel) -> ! {
     };
     tracing::warn!(%violation, "program is disconnected");
     executor.disconnect(&violation);
+    // Producers that wait for space learn that nobody reads any more.
+    drop(consumer);
     monitor::end(daemon, Ending::Violation { reason: violation.to_string() })
 }
