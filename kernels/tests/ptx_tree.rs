@@ -268,6 +268,10 @@ fn errors_name_the_place_and_the_token() {
         error(".func f {").to_string(),
         "line 4, column 10: expected a statement or `}`, found the end of the text"
     );
+    assert_eq!(
+        error(".func f ()\n.alias g, f;").to_string(),
+        "line 5, column 1: expected `{` or `;`, found `.alias`"
+    );
     assert_eq!(error(".global .u32 a[1/0];").kind, ParseErrorKind::DivisionByZero);
     assert_eq!(error(".global .u32 a[-1];").kind, ParseErrorKind::Range { what: "the array size" });
     assert_eq!(error(".global .align 3 .u32 a;").kind, ParseErrorKind::Range { what: "the alignment" });

@@ -193,6 +193,13 @@ impl Parser<'_> {
         match self.token.word() {
             Some("pragma") => return self.directive(),
             Some("attribute") => return self.unexpected("`.attribute` before the function's name"),
+            // The next item begins here: the function lacks its end.
+            Some("alias" | "file" | "loc" | "section" | "entry" | "func") => {
+                return self.unexpected("`{` or `;`");
+            }
+            Some(word) if Space::from_word(word).is_some() || Linkage::from_word(word).is_some() => {
+                return self.unexpected("`{` or `;`");
+            }
             _ => {}
         }
         let span = self.here();
