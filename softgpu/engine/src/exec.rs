@@ -4,7 +4,42 @@
 //! after asking [`Memory`] whether the range is device-accessible. Shared and local windows are generic addresses
 //! outside every host mapping.
 
+mod alu_bits;
+mod alu_int;
+mod atomics;
+mod block;
+mod builtin;
+mod call;
+mod cfg;
+mod collective;
+mod compare;
+mod control;
+mod convert;
+mod decode;
+mod float;
+mod grid;
+mod half_float;
+mod heap;
+mod lanes;
+mod layout;
+mod matrix;
+mod memory;
+mod moves;
+mod narrow;
+mod op;
+mod operand;
+mod packed;
+mod path;
+mod program;
+mod rounding;
+mod special;
+mod transfer;
+mod warp;
+mod words;
+
 use std::sync::atomic::AtomicBool;
+
+pub use program::Program;
 
 /// Which addresses device code may touch. Asked on the hot path: implementations hand out snapshots, and the
 /// interpreter caches the last range per warp.
@@ -47,11 +82,7 @@ pub struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "kernel {} line {} block {:?} thread {:?}",
-            self.kernel, self.line, self.block, self.thread
-        )
+        write!(f, "kernel {} line {} block {:?} thread {:?}", self.kernel, self.line, self.block, self.thread)
     }
 }
 

@@ -1,0 +1,4 @@
+//! The interpreter, instruction family by family, against values computed in Rust.
+
+mod harness;
+mod programs;
