@@ -88,9 +88,46 @@ fn count(session: Option<&Session>, hook: &Hook, column: Column) {
 }
 
 /// Counts a call that was not forwarded, and why.
-pub fn count_reason(session: Option<&Session>, hook: &Hook, column: Column, reason: Reason) {
+fn count_reason(session: Option<&Session>, hook: &Hook, column: Column, reason: Reason) {
     if let Some(session) = session {
         session.count(hook.row, column);
         session.pages().counters().count_reason(reason as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks;
+
+    const NATIVE: CuResult = CuResult(4242);
+
+    fn run(when: When, body: impl FnOnce() -> Outcome) -> CuResult {
+        enter(hooks::all().next().expect("a hook"), when, body, || NATIVE)
+    }
+
+    #[test]
+    fn without_a_session_a_call_is_native() {
+        assert_eq!(run(When::Session, || unreachable!("no session")), NATIVE);
+    }
+
+    #[test]
+    fn outcomes_become_results() {
+        assert_eq!(run(When::Always, || Outcome::Done), CuResult::SUCCESS);
+        assert_eq!(run(When::Always, || Outcome::PassThrough(Reason::LocalQuery)), NATIVE);
+        assert_eq!(run(When::Always, || Outcome::Fail(CuResult::INVALID_VALUE)), CuResult::INVALID_VALUE);
+        assert_eq!(run(When::Always, || Outcome::Refuse(Reason::Arrays)), CuResult::NOT_SUPPORTED);
+    }
+
+    #[test]
+    fn a_panic_becomes_the_native_call() {
+        assert_eq!(run(When::Always, || panic!("a defect")), NATIVE);
+        assert_eq!(run(When::Always, || Outcome::Done), CuResult::SUCCESS, "the guard was released");
+    }
+
+    #[test]
+    fn inside_a_hook_further_hooks_are_native() {
+        let nested = run(When::Always, || Outcome::Fail(run(When::Always, || Outcome::Done)));
+        assert_eq!(nested, NATIVE);
     }
 }

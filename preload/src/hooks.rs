@@ -33,6 +33,7 @@ use std::ffi::{CStr, c_void};
 
 pub mod local;
 pub mod refuse;
+pub mod unknown;
 
 /// One hooked function.
 #[derive(Debug)]
@@ -74,9 +75,10 @@ macro_rules! areas {
         #[derive(Clone, Copy, Debug)]
         pub enum Area { $($area,)* refuse }
 
-        const AREA_NAMES: &[&[&str]] = &[$($area::NAMES,)* refuse::NAMES];
+        /// All classified names: the hooks in row order, then the local ones.
+        const NAMES: &[&[&str]] = &[$($area::NAMES,)* refuse::NAMES, local::NAMES];
 
-        static TABLE: [&[Hook]; AREA_NAMES.len()] = [$(&$area::HOOKS,)* &refuse::HOOKS];
+        static TABLE: [&[Hook]; NAMES.len() - 1] = [$(&$area::HOOKS,)* &refuse::HOOKS];
 
         /// The typed callers of all hooked real functions.
         pub mod callers {
@@ -95,7 +97,7 @@ areas! {
 pub const fn base(area: Area) -> usize {
     let (mut rows, mut at) = (0, 0);
     while at < area as usize {
-        rows += AREA_NAMES[at].len();
+        rows += NAMES[at].len();
         at += 1;
     }
     rows
@@ -106,33 +108,43 @@ pub fn all() -> impl Iterator<Item = &'static Hook> {
     TABLE.iter().flat_map(|area| area.iter())
 }
 
-/// The hook of exactly this exported name. Allocates nothing and takes no lock.
-pub fn find(name: &[u8]) -> Option<&'static Hook> {
+/// What the table says about a name.
+#[derive(Clone, Copy, Debug)]
+pub enum Class {
+    /// Hooked.
+    Hook(&'static Hook),
+    /// Stays with the local driver.
+    Local,
+    /// A function that this build has never heard of.
+    Unknown,
+}
+
+/// Classifies exactly this exported name. Allocates nothing and takes no lock.
+pub fn classify(name: &[u8]) -> Class {
     let mut at = hash(name) % BUCKETS;
     loop {
-        match INDEX[at] {
-            (u8::MAX, _) => return None,
-            (area, row) => {
-                let hook = &TABLE[area as usize][row as usize];
-                if hook.slot.name().to_bytes() == name {
-                    return Some(hook);
-                }
+        let (area, row) = INDEX[at];
+        match NAMES.get(usize::from(area)) {
+            None => return Class::Unknown,
+            Some(names) if names[usize::from(row)].as_bytes() == name => {
+                let hook = TABLE.get(usize::from(area)).map(|hooks| &hooks[usize::from(row)]);
+                return hook.map_or(Class::Local, Class::Hook);
             }
+            Some(_) => at = (at + 1) % BUCKETS,
         }
-        at = (at + 1) % BUCKETS;
     }
 }
 
 const BUCKETS: usize = 4096;
 
-/// Open-addressed index of all names: (area, index in the area), (255, _) where empty. Built at compile time.
+/// Open-addressed index of [`NAMES`]: (list, place in it), (255, _) where empty. Built at compile time.
 static INDEX: [(u8, u16); BUCKETS] = {
     let mut index = [(u8::MAX, 0); BUCKETS];
     let mut area = 0;
-    while area < AREA_NAMES.len() {
+    while area < NAMES.len() {
         let mut row = 0;
-        while row < AREA_NAMES[area].len() {
-            let mut at = hash(AREA_NAMES[area][row].as_bytes()) % BUCKETS;
+        while row < NAMES[area].len() {
+            let mut at = hash(NAMES[area][row].as_bytes()) % BUCKETS;
             while index[at].0 != u8::MAX {
                 at = (at + 1) % BUCKETS;
             }

@@ -60,6 +60,8 @@ reasons! {
     Panicked,
     /// The call belongs to a stream capture, which lives in the local driver.
     Capturing,
+    /// A function of a newer driver that this build does not know.
+    UnknownFunction,
     /// The argument is certainly invalid: the local driver names the error.
     InvalidArgument,
     /// A device other than the one that the session governs.

@@ -60,12 +60,17 @@ impl Slot {
 }
 
 /// Whether `address` belongs to the driver. The first hooked function that the program finds decides which library that is.
-pub fn is_driver(address: *const c_void) -> bool {
+pub fn adopts(address: *const c_void) -> bool {
     let Some(library) = resolver::library_of(address) else { return false };
     match BASE.compare_exchange(0, library.base, Relaxed, Relaxed) {
         Ok(_) => true,
         Err(base) => base == library.base,
     }
+}
+
+/// Whether `address` belongs to the library that is known as the driver.
+pub fn owns(address: *const c_void) -> bool {
+    resolver::library_of(address).is_some_and(|library| library.base == BASE.load(Relaxed))
 }
 
 /// A handle of the driver library.
@@ -89,7 +94,7 @@ fn handle() -> Option<*mut c_void> {
     if handle.is_null() {
         return None;
     }
-    is_driver(resolver::real_symbol(handle, c"cuInit"));
+    adopts(resolver::real_symbol(handle, c"cuInit"));
     HANDLE.store(handle, Relaxed);
     Some(handle)
 }

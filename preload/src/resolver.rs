@@ -4,7 +4,12 @@
 //! constructors): names other than `cu` + upper case leave after three bytes, and nothing here allocates, takes a lock of ours
 //! or logs.
 
-use crate::{elf, hooks, hooks::Hook, life, real, trampoline::Verdict};
+use crate::{
+    elf,
+    hooks::{self, Class, Hook, unknown},
+    life, real,
+    trampoline::Verdict,
+};
 use std::{
     ffi::{CStr, c_char, c_void},
     mem::MaybeUninit,
@@ -71,10 +76,9 @@ pub fn real_symbol(handle: *mut c_void, name: &CStr) -> *const c_void {
 /// Filter of the `dlsym` trampoline; `caller` is the address that the call returns to.
 pub extern "C" fn dlsym_verdict(handle: *mut c_void, name: *const c_char, caller: *const c_void) -> Verdict {
     let target = DLSYM.address();
-    let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
     // SAFETY: the address is the C library's `dlsym`; handle and name are the program's.
     let find = |handle| unsafe { std::mem::transmute::<usize, Dlsym>(target)(handle, name) };
-    if target == 0 { Verdict { answer: 0, target } } else { verdict(hook, handle, caller, find, target) }
+    verdict(name, handle, caller, find, target)
 }
 
 /// Filter of the `dlvsym` trampoline; `caller` is the address that the call returns to.
@@ -85,30 +89,47 @@ pub extern "C" fn dlvsym_verdict(
     caller: *const c_void,
 ) -> Verdict {
     let target = DLVSYM.address();
-    let Some(hook) = hook_of(name) else { return Verdict { answer: 0, target } };
     // SAFETY: the address is the C library's `dlvsym`; handle, name and version are the program's.
     let find = |handle| unsafe { std::mem::transmute::<usize, Dlvsym>(target)(handle, name, version) };
-    if target == 0 { Verdict { answer: 0, target } } else { verdict(hook, handle, caller, find, target) }
+    verdict(name, handle, caller, find, target)
 }
 
-/// The hook of this name; `None` after three bytes for nearly every name.
-fn hook_of(name: *const c_char) -> Option<&'static Hook> {
+/// Decides a look-up. `find` looks up with this library as the caller, which makes no difference for a handle.
+fn verdict(
+    name: *const c_char,
+    handle: *mut c_void,
+    caller: *const c_void,
+    find: impl Fn(*mut c_void) -> *mut c_void,
+    target: usize,
+) -> Verdict {
+    let native = Verdict { answer: 0, target };
+    let Some(name) = driver_name(name).filter(|_| target != 0) else { return native };
+    match hooks::classify(name.to_bytes()) {
+        Class::Hook(hook) => hooked(hook, handle, caller, find, target),
+        Class::Local => native,
+        Class::Unknown if handle == libc::RTLD_NEXT || handle == libc::RTLD_DEFAULT || life::is_off() => native,
+        Class::Unknown => {
+            let found = find(handle).cast_const();
+            let answer = if real::owns(found) { unknown::stub_of(found) } else { found };
+            Verdict { answer: answer as usize, target: 0 }
+        }
+    }
+}
+
+/// The name, if it can be a driver function's: three bytes decide for nearly every look-up of a process.
+fn driver_name<'a>(name: *const c_char) -> Option<&'a CStr> {
     if name.is_null() {
         return None;
     }
-    let name = name.cast::<u8>();
+    let bytes = name.cast::<u8>();
     // SAFETY: the name is a C string; `&&` reads a byte only when the one before was not NUL.
-    let driver = unsafe { *name == b'c' && *name.add(1) == b'u' && (*name.add(2)).is_ascii_uppercase() };
-    if !driver {
-        return None;
-    }
-    // SAFETY: a C string, as above.
-    hooks::find(unsafe { CStr::from_ptr(name.cast()) }.to_bytes())
+    let driver = unsafe { *bytes == b'c' && *bytes.add(1) == b'u' && (*bytes.add(2)).is_ascii_uppercase() };
+    // SAFETY: a C string of the program, used during its call only.
+    driver.then(|| unsafe { CStr::from_ptr(name) })
 }
 
-/// Finds a hooked name natively and decides what the program gets. `find` looks up with this library as the caller, which makes
-/// no difference for a handle.
-fn verdict(
+/// Finds a hooked name natively and decides what the program gets.
+fn hooked(
     hook: &Hook,
     handle: *mut c_void,
     caller: *const c_void,
@@ -132,7 +153,7 @@ fn verdict(
             found => found,
         }
     };
-    if found.is_null() || life::is_off() || !real::is_driver(found) {
+    if found.is_null() || life::is_off() || !real::adopts(found) {
         answer(found)
     } else {
         answer(hook.entry())

@@ -4,17 +4,20 @@
 //! twins whose state is true (graphs under construction, handles' own properties), or can only fail here because the objects
 //! they take cannot be created (arrays, textures, external memory). The debugger's data symbols (`cudbg*`) are listed too.
 
-#[cfg(test)]
+use crate::real::{Slot, c_name};
+
 macro_rules! local {
     ($($name:ident),* $(,)?) => {
         /// The names.
         pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        static SLOTS: [Slot; NAMES.len()] = [$(Slot::new(c_name(concat!(stringify!($name), "\0")))),*];
     };
 }
 
-#[cfg(not(test))]
-macro_rules! local {
-    ($($name:ident),* $(,)?) => {};
+/// Addresses of those that the driver has.
+pub fn addresses() -> impl Iterator<Item = usize> {
+    SLOTS.iter().filter_map(|slot| Some(slot.address()?.get()))
 }
 
 local! {

@@ -5,8 +5,8 @@
 //! all arguments in place.
 
 use crate::{
-    guard::{self, Guard},
-    hooks::{Area, Hook, base},
+    guard::Guard,
+    hooks::{Area, Hook, base, unknown},
     outcome::Reason,
     real::{self, c_name},
     result::CuResult,
@@ -14,7 +14,7 @@ use crate::{
     trampoline::{self, Verdict},
 };
 use lightos_protocol::pages::Outcome as Column;
-use std::ffi::c_void;
+use std::{ffi::c_void, num::NonZeroUsize};
 
 macro_rules! refuse {
     ($($reason:ident: $($name:ident)*;)*) => {
@@ -43,22 +43,20 @@ macro_rules! refuse {
     };
 }
 
-/// Decides one call of a refused function: `target` is the real function where there is no session, else zero.
+/// Decides one call of a refused or unknown function: `target` is the real function where there is no session, else zero.
 pub extern "C" fn refusal_verdict(row: u32) -> Verdict {
     let answer = |result: CuResult| Verdict { answer: result.0 as usize, target: 0 };
-    let (Some(hook), Some(reason)) = (HOOKS.get(row as usize), REASONS.get(row as usize)) else {
-        return answer(CuResult::NOT_SUPPORTED);
-    };
-    match (session::session(), Guard::enter()) {
-        (Some(session), Some(_)) => {
-            guard::count_reason(Some(session), hook, Column::Refused, *reason);
-            answer(CuResult::NOT_SUPPORTED)
+    let hook = HOOKS.get(row as usize);
+    let reason = REASONS.get(row as usize).copied().unwrap_or(Reason::UnknownFunction);
+    if let (Some(session), Some(_guard)) = (session::session(), Guard::enter()) {
+        if let Some(hook) = hook {
+            session.count(hook.row, Column::Refused);
         }
-        _ => match hook.slot.address() {
-            Some(address) => Verdict { answer: 0, target: address.get() },
-            None => answer(real::absent()),
-        },
+        session.pages().counters().count_reason(reason as usize);
+        return answer(CuResult::NOT_SUPPORTED);
     }
+    let real = hook.map_or_else(|| unknown::real_of(row), |hook| hook.slot.address().map(NonZeroUsize::get));
+    real.map_or_else(|| answer(real::absent()), |target| Verdict { answer: 0, target })
 }
 
 refuse! {

@@ -107,6 +107,15 @@ pub unsafe extern "C" fn refuse_or_jump() {
     )
 }
 
+/// Entry point of an unknown function, by its row.
+///
+/// # Safety
+/// As the function that it stands for.
+#[unsafe(naked)]
+pub unsafe extern "C" fn stub<const ROW: u32>() {
+    naked_asm!("mov w17, {row}", "b {common}", row = const ROW, common = sym refuse_or_jump)
+}
+
 /// Defines the entry point of a refused function: its row in the refusal table, then the common part.
 macro_rules! refusal {
     ($name:ident, $row:expr) => {

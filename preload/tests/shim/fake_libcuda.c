@@ -26,11 +26,12 @@ EXPORT int cuMemcpyBatchAsync(long a, long b, long c, long d, long e, long f, lo
 { return a == 1 && b == 2 && c == 3 && d == 4 && e == 5 && f == 6 && g == 7 && h == 8 && i == 9 ? 2004 : 1; }
 
 /* A function that no hook knows. */
-EXPORT int cuFutureFunction(void) { return 2005; }
+EXPORT int cuFutureFunction(int six) { return six == 6 ? 2005 : 1; }
 
 /* Two versions and a per-thread variant of hooked functions. */
 EXPORT int cuCtxCreate_v2(void **context, unsigned flags, int device) { (void)context; (void)flags; (void)device; return 2006; }
 EXPORT int cuCtxCreate_v4(void **context, void *params, unsigned flags, int device) { (void)context; (void)params; (void)flags; (void)device; return 2007; }
+static int create_v99(int three) { return three == 3 ? 2010 : 1; }
 EXPORT int cuStreamBatchMemOp_v2(void) { return 2008; }
 EXPORT int cuStreamBatchMemOp_v2_ptsz(void) { return 2009; }
 
@@ -42,7 +43,7 @@ static void *find(const char *name, int version, unsigned long long flags)
     if (!strcmp(name, "cuInit")) return cuInit;
     if (!strcmp(name, "cuDeviceGet")) return cuDeviceGet;
     if (!strcmp(name, "cuFutureFunction")) return cuFutureFunction;
-    if (!strcmp(name, "cuCtxCreate")) return version >= 13000 ? (void *)cuCtxCreate_v4 : (void *)cuCtxCreate_v2;
+    if (!strcmp(name, "cuCtxCreate")) return version >= 99000 ? (void *)create_v99 : version >= 13000 ? (void *)cuCtxCreate_v4 : (void *)cuCtxCreate_v2;
     if (!strcmp(name, "cuStreamBatchMemOp")) return flags & 2 ? cuStreamBatchMemOp_v2_ptsz : cuStreamBatchMemOp_v2;
     if (!strcmp(name, "cuGetProcAddress")) return version >= 12000 ? (void *)cuGetProcAddress_v2 : (void *)cuGetProcAddress;
     return 0;

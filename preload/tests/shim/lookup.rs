@@ -21,7 +21,6 @@ const BY_HANDLE: &str = r#"
         CHECK(ours(dlsym(driver, "cuInit")) == hooked);
         CHECK(ours(dlsym(driver, "cuMemcpyBatchAsync")) == hooked);
         CHECK(!ours(dlsym(driver, "cuDeviceGet")));
-        CHECK(!ours(dlsym(driver, "cuFutureFunction")));
         CHECK(!dlsym(driver, "cuStreamBatchMemOp"));
         CHECK(!dlsym(RTLD_DEFAULT, "cuInit"));
         CHECK(((Init)dlsym(driver, "cuInit"))(0) == 0);
@@ -33,6 +32,9 @@ const BY_HANDLE: &str = r#"
         CHECK(((AtoA)dlsym(driver, "cuMemcpyAtoA_v2"))((void *)1, 2, (void *)3, 4, 5) == 2002);
         CHECK(((Bias)dlsym(driver, "cuTexRefSetMipmapLevelBias"))((void *)1, 2.5f) == 2003);
         CHECK(((Batch)dlsym(driver, "cuMemcpyBatchAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
+        /* A function newer than the shim: one stub, which runs natively without a session. */
+        int (*future)(int) = (int (*)(int))dlsym(driver, "cuFutureFunction");
+        CHECK(ours(future) == hooked && (void *)future == dlsym(driver, "cuFutureFunction") && future(6) == 2005);
         return 0;
     }"#;
 
@@ -101,7 +103,11 @@ fn by_cu_get_proc_address() {
             CHECK(old("cuInit", &found, 11030, 0) == 0 && found == dlsym(driver, "cuInit"));
             /* What is not hooked, and what does not exist. */
             CHECK(get("cuDeviceGet", &found, 12000, 0, 0) == 0 && found == dlsym(driver, "cuDeviceGet") && !ours(found));
-            CHECK(get("cuFutureFunction", &found, 12000, 0, 0) == 0 && found && !ours(found));
+            CHECK(get("cuFutureFunction", &found, 12000, 0, 0) == 0 && found == dlsym(driver, "cuFutureFunction") && ours(found));
+            CHECK(((int (*)(int))found)(6) == 2005);
+            /* A version of a hooked function that has no exported name. */
+            CHECK(get("cuCtxCreate", &other, 99000, 0, 0) == 0 && ours(other) && other != found);
+            CHECK(other != dlsym(driver, "cuCtxCreate_v4") && ((int (*)(int))other)(3) == 2010);
             CHECK(get("cuNothing", &found, 12000, 0, &status) == 500 && status == 1 && !found);
             found = (void *)5;
             CHECK(old("cuNothing", &found, 11030, 0) == 500 && found == (void *)5);

@@ -47,6 +47,7 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
             CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 801);
             CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 801);
             CHECK(((Bias)dlsym(driver, "cuTexRefSetMipmapLevelBias"))((void *)1, 2.5f) == 801);
+            CHECK(((int (*)(int))dlsym(driver, "cuFutureFunction"))(6) == 801);
             int (*set)(void *) = (int (*)(void *))dlsym(driver, "cuCtxSetCurrent");
             CHECK(set((void *)16) == 0 && set(0) == 2001);
             pid_t child = fork();
@@ -74,7 +75,7 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
     assert_eq!(row("cuMemcpyBatchAsync").refused, 3);
     assert_eq!((row("cuCtxSetCurrent").forwarded, row("cuCtxSetCurrent").failed), (1, 1));
     let reasons: Vec<_> = counters.reasons.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-    assert!(reasons.contains(&("Batch", 3)) && reasons.contains(&("Arrays", 1)), "{reasons:?}");
+    assert!(reasons.contains(&("Batch", 3)) && reasons.contains(&("Arrays", 1)) && reasons.contains(&("UnknownFunction", 1)), "{reasons:?}");
 }
 
 #[test]
@@ -100,6 +101,30 @@ fn a_child_of_a_fork_does_not_keep_the_session_open() {
         assert!(start.elapsed().as_secs() < 1, "the forked child holds the session's socket");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn exit_handlers_run_natively() {
+    let bench = Bench::new();
+    bench.program(
+        "probe",
+        r#"
+        Batch batch;
+        static void late(void) { CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004); }
+        int main(void) {
+            void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+            batch = (Batch)dlsym(driver, "cuMemcpyBatchAsync");
+            atexit(late);
+            CHECK(((Init)dlsym(driver, "cuInit"))(0) == 0);
+            CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 801);
+            return 0;
+        }"#,
+        &[],
+    );
+    let listener = UnixListener::bind(bench.path("socket")).expect("bind");
+    let child = start(bench.command("probe"));
+    let _session = welcome(&listener);
+    assert_eq!(finish(child), "");
 }
 
 #[test]
