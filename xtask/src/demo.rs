@@ -50,12 +50,8 @@ pub fn run(options: &Options) -> Result<()> {
         for _ in 0..options.rounds.max(1) {
             native.push(execute(Command::new(&binary), library_path.as_deref())?);
             let mut command = Command::new(installed.join("lightos"));
-            command.args(["run", "--socket"]).arg(&socket).arg("--report").arg(&report);
-            if softgpu {
-                command.arg("--softgpu");
-            }
-            command.arg("--").arg(&binary);
-            ours.push(execute(command, None)?);
+            command.args(["run", "--socket"]).arg(&socket).arg("--report").arg(&report).arg("--").arg(&binary);
+            ours.push(execute(command, library_path.as_deref())?);
         }
         rows.push(row(program, &native, &ours, &report)?);
     }
