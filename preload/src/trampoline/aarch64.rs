@@ -15,6 +15,7 @@ use std::{
 /// As `dlsym(3)`.
 #[unsafe(naked)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
 pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     naked_asm!(
         "stp x29, x30, [sp, #-32]!",
@@ -41,6 +42,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
 /// As `dlvsym(3)`.
 #[unsafe(naked)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
 pub unsafe extern "C" fn dlvsym(
     handle: *mut c_void,
     name: *const c_char,
