@@ -279,6 +279,10 @@ fn errors_name_the_place_and_the_token() {
         error(".func f { .reg .b32 r<99999999999>; }").kind,
         ParseErrorKind::Range { what: "the register count" }
     );
+    let long = format!(".global .attribute({}) .u32 a, b;", "x".repeat(300));
+    assert_eq!(error(&long).kind, ParseErrorKind::Range { what: "the attribute's length" });
+    let many = format!(".global {} .u32 a, b;", ".attribute(.managed) ".repeat(9));
+    assert_eq!(error(&many).kind, ParseErrorKind::Range { what: "the number of attributes" });
     assert_eq!(error(".func f { mov.f32 a, 1.5 & 2.5; }").kind, ParseErrorKind::FloatOperator);
     assert_eq!(
         parse("").expect_err("empty").to_string(),

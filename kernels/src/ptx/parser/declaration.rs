@@ -5,6 +5,11 @@ use crate::ptx::ast::{Constant, Directive, Function, Initializer, Linkage, Space
 use crate::ptx::error::ParseErrorKind;
 use crate::ptx::lexer::{Kind, Token};
 
+/// Longest `.attribute(…)` in bytes, and most of them on one variable. Each name of a declaration gets a copy, so
+/// without a bound a short text could ask for memory quadratic in its length.
+const MAX_ATTRIBUTE_BYTES: usize = 256;
+const MAX_ATTRIBUTES: usize = 8;
+
 impl Parser<'_> {
     /// `.space type a, b<4>, c[2] = {1, 2};` gives one variable per name.
     pub(super) fn variables(
@@ -64,6 +69,9 @@ impl Parser<'_> {
                 "v2" => vector = 2,
                 "v4" => vector = 4,
                 "v8" => vector = 8,
+                "attribute" if attributes.len() == MAX_ATTRIBUTES => {
+                    return Err(ParseErrorKind::Range { what: "the number of attributes" }.at(self.here()));
+                }
                 "attribute" => {
                     attributes.push(self.attribute()?);
                     continue;
@@ -106,6 +114,9 @@ impl Parser<'_> {
             let token: Token<'_> = self.token;
             if token.kind == Kind::End {
                 return self.unexpected("`)`");
+            }
+            if text.len() + token.text.len() > MAX_ATTRIBUTE_BYTES {
+                return Err(ParseErrorKind::Range { what: "the attribute's length" }.at(token.span));
             }
             let punct = ["(", ")", ","].iter().any(|punct| token.is(punct));
             if !punct && !tight {
