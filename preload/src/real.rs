@@ -6,7 +6,7 @@
 
 use crate::{resolver, result::CuResult};
 use std::{
-    ffi::{CStr, c_void},
+    ffi::{CStr, c_char, c_void},
     num::NonZeroUsize,
     ptr,
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed},
@@ -81,14 +81,13 @@ fn handle() -> Option<*mut c_void> {
     }
     let base = BASE.load(Relaxed);
     let name = resolver::library_of(base as *const c_void).map(|library| library.name);
-    // SAFETY: dlopen of a library that is loaded already (or of the driver, by its official name); the name is a C string that
-    // the loader keeps.
     let mut handle = match name {
+        // SAFETY: only finds a library that is loaded; the name is a C string that the loader keeps.
         Some(name) => unsafe { libc::dlopen(name, libc::RTLD_NOW | libc::RTLD_NOLOAD) },
         None => ptr::null_mut(),
     };
     if handle.is_null() {
-        // SAFETY: as above.
+        // SAFETY: loads the driver by its official name, as its users do.
         handle = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     }
     if handle.is_null() {
@@ -154,4 +153,29 @@ driver! {
     fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, device: i32);
     fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: i32);
     fn cuDriverGetVersion(version: *mut i32);
+    fn cuStreamGetAttribute(stream: u64, attribute: u32, value: *mut u8);
+    fn cuStreamGetFlags(stream: u64, flags: *mut u32);
+    fn cuStreamGetPriority(stream: u64, priority: *mut i32);
+    fn cuStreamIsCapturing(stream: u64, status: *mut u32);
+    fn cuFuncGetAttribute(value: *mut i32, attribute: u32, function: u64);
+    fn cuFuncGetModule(module: *mut u64, function: u64);
+    fn cuFuncGetName(name: *mut *const c_char, function: u64);
+    fn cuFuncGetParamInfo(function: u64, index: usize, offset: *mut usize, bytes: *mut usize);
+    fn cuKernelGetAttribute(value: *mut i32, attribute: u32, kernel: u64, device: i32);
+    fn cuKernelGetLibrary(library: *mut u64, kernel: u64);
+    fn cuKernelGetName(name: *mut *const c_char, kernel: u64);
+    fn cuKernelGetParamInfo(kernel: u64, index: usize, offset: *mut usize, bytes: *mut usize);
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut i32, function: u64, block: i32, shared_bytes: usize);
+    fn cuGraphChildGraphNodeGetGraph(node: u64, graph: *mut u64);
+    fn cuGraphEventRecordNodeGetEvent(node: u64, event: *mut u64);
+    fn cuGraphEventWaitNodeGetEvent(node: u64, event: *mut u64);
+    fn cuGraphGetEdges(graph: u64, from: *mut u64, to: *mut u64, count: *mut usize);
+    fn cuGraphGetEdges_v2(graph: u64, from: *mut u64, to: *mut u64, data: *mut [u8; 8], count: *mut usize);
+    fn cuGraphGetNodes(graph: u64, nodes: *mut u64, count: *mut usize);
+    fn cuGraphHostNodeGetParams(node: u64, params: *mut c_void);
+    fn cuGraphKernelNodeGetAttribute(node: u64, attribute: u32, value: *mut [u8; 64]);
+    fn cuGraphKernelNodeGetParams_v2(node: u64, params: *mut c_void);
+    fn cuGraphMemcpyNodeGetParams(node: u64, params: *mut c_void);
+    fn cuGraphMemsetNodeGetParams(node: u64, params: *mut c_void);
+    fn cuGraphNodeGetType(node: u64, kind: *mut u32);
 }
