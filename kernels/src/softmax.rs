@@ -31,7 +31,7 @@ pub fn reference(input: &[f32], columns: usize) -> Vec<f32> {
     input.chunks(columns).flat_map(row).collect()
 }
 
-/// The relative error that the kernel may show against [`reference`] where results are normal numbers: two units in the
+/// The relative error that the kernel may show against [`reference()`] where results are normal numbers: two units in the
 /// last place of `expf`, one rounding per addition of a thread's share and of the tree, and the division.
 pub fn tolerance(columns: usize) -> f64 {
     let additions = columns.div_ceil(BLOCK as usize) + BLOCK.ilog2() as usize;
