@@ -8,9 +8,13 @@
 //! Rules of this crate: no panic reaches the program, stderr stays clean, nothing allocates, locks or logs while a symbol is
 //! being resolved, and where there is no session every call runs natively.
 
+mod alloc;
+mod edge;
 mod elf;
 mod guard;
+mod handles;
 mod hooks;
+mod image;
 mod life;
 mod ops;
 mod outcome;

@@ -92,6 +92,8 @@ reasons! {
     StreamAttribute,
     /// A memory pool operation that the sidecar's allocator does not offer.
     PoolOperation,
+    /// Physical memory of another location or handle type, or imported from another process.
+    VmmKind,
     /// Memory of the program itself (`cuMemHostRegister`) is not shared with the sidecar.
     HostRegister,
 }

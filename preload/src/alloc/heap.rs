@@ -20,6 +20,15 @@ const MAX_SLAB_BYTES: u64 = 32 << 20;
 /// Empty slabs kept for reuse, in total.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// What an allocation of `bytes` bytes takes; `None` when no device has that much.
+pub fn footprint(bytes: u64) -> Option<u64> {
+    if bytes > SMALL_MAX_BYTES {
+        device_pages(bytes)
+    } else {
+        Some(bytes.max(1).next_multiple_of(SMALL_ALIGN_BYTES))
+    }
+}
+
 /// Makes addresses usable. Addresses and sizes are multiples of [`DEVICE_PAGE_BYTES`].
 pub trait Backing {
     /// Backs `[address, address + bytes)` with device memory on both sides; on failure nothing is left.
@@ -67,16 +76,21 @@ impl<B: Backing> Heap<B> {
         self.cached_bytes
     }
 
+    /// Address and size of everything that the backing has created.
+    pub fn slabs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.slabs.iter().map(|(&address, slab)| (address, slab.bytes))
+    }
+
     /// `bytes` bytes of device memory, aligned to 512 bytes, above [`SMALL_MAX_BYTES`] to 2 MiB.
     ///
     /// # Errors
     /// What the backing reports, after every empty slab was given back; `OUT_OF_MEMORY` when addresses are used up.
     pub fn allocate(&mut self, bytes: u64) -> Result<u64, CuResult> {
+        let taken = footprint(bytes).ok_or(CuResult::OUT_OF_MEMORY)?;
         if bytes > SMALL_MAX_BYTES {
-            let bytes = device_pages(bytes).ok_or(CuResult::OUT_OF_MEMORY)?;
-            return self.allocate_large(bytes);
+            return self.allocate_large(taken);
         }
-        let bytes = bytes.max(1).next_multiple_of(SMALL_ALIGN_BYTES);
+        let bytes = taken;
         if let Some(address) = self.allocate_in_slabs(bytes) {
             return Ok(address);
         }
@@ -88,9 +102,10 @@ impl<B: Backing> Heap<B> {
 
     /// Frees what [`Heap::allocate`] gave for the same `bytes`. The device no longer uses it.
     pub fn free(&mut self, address: u64, bytes: u64) {
+        let Some(taken) = footprint(bytes) else { return };
         let Some((&base, slab)) = self.slabs.range_mut(..=address).next_back() else { return };
         if let Some(small) = &mut slab.small {
-            small.free(address, bytes.max(1).next_multiple_of(SMALL_ALIGN_BYTES));
+            small.free(address, taken);
             slab.used = !small.is_unused();
         } else if base == address {
             slab.used = false;
@@ -143,7 +158,8 @@ impl<B: Backing> Heap<B> {
 
     fn allocate_in_slabs(&mut self, bytes: u64) -> Option<u64> {
         for slab in self.slabs.values_mut() {
-            let Some(address) = slab.small.as_mut().and_then(|small| small.allocate(bytes, SMALL_ALIGN_BYTES))
+            let Some(address) =
+                slab.small.as_mut().and_then(|small| small.allocate(bytes, SMALL_ALIGN_BYTES))
             else {
                 continue;
             };

@@ -18,13 +18,8 @@ pub struct Ranges {
 impl Ranges {
     /// All of `[base, base + bytes)` free; `base + bytes` must not overflow.
     pub fn new(base: u64, bytes: u64) -> Self {
-        let mut ranges = Self {
-            base,
-            bytes,
-            by_address: BTreeMap::new(),
-            by_size: BTreeSet::new(),
-            free_bytes: 0,
-        };
+        let mut ranges =
+            Self { base, bytes, by_address: BTreeMap::new(), by_size: BTreeSet::new(), free_bytes: 0 };
         ranges.put(base, bytes);
         ranges
     }

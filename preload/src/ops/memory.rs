@@ -1,11 +1,192 @@
-//! Logic of the memory functions.
+//! Device memory of the program: allocation, release, size queries, and what the other areas ask about addresses.
+//!
+//! Owns the heap of device memory and the table of live allocations. The heap's lock is held across round trips to the executor, which
+//! end with the session at the latest; the table's lock never is. [`abandon`] runs on the session's watch thread.
 
+pub mod slabs;
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES, HOST_ARENA_BASE, HOST_ARENA_BYTES};
+use lightos_protocol::arena::{Region, classify};
+use lightos_protocol::mapping::Reservation;
+
+use super::{context, host, pool, stream, vmm};
+use crate::alloc::heap::Heap;
+use crate::alloc::live::{Allocation, Kind, Live};
+use crate::edge::Out;
+use crate::outcome::{Outcome, Reason};
+use crate::real;
 use crate::result::CuResult;
+use crate::session::{Session, session};
+use slabs::Slabs;
 
-/// Reserves the arenas at the addresses that both processes use.
+/// Every allocation of the program that the device can reach through the executor.
+pub static LIVE: Live = Live::new();
+
+/// Device memory; `None` before the session starts and after it was abandoned.
+static HEAP: Mutex<Option<Heap<Slabs>>> = Mutex::new(None);
+
+/// Addresses of shared host memory.
+static HOST_ARENA: OnceLock<Reservation> = OnceLock::new();
+
+/// What cuMemAllocPitch aligns rows to: the texture alignment of every device so far, in bytes.
+const PITCH_ALIGN_BYTES: usize = 512;
+
+/// The session, for ops: they run only with one, but it may end meanwhile.
+pub fn sidecar() -> Result<&'static Session, CuResult> {
+    session().ok_or(CuResult::DEINITIALIZED)
+}
+
+/// Reserves both arenas, once, before the session is used.
+///
+/// # Errors
+/// The driver's error, or `OUT_OF_MEMORY` when the addresses are taken in this process: the program then runs natively.
 pub fn reserve() -> Result<(), CuResult> {
+    let mut address = 0;
+    // SAFETY: a valid out-pointer; the call maps nothing.
+    unsafe { real::cuMemAddressReserve(&mut address, DEVICE_ARENA_BYTES as usize, 0, DEVICE_ARENA_BASE, 0) }
+        .ok()?;
+    if address != DEVICE_ARENA_BASE {
+        // SAFETY: reserved just above with this size.
+        let _ = unsafe { real::cuMemAddressFree(address, DEVICE_ARENA_BYTES as usize) };
+        return Err(CuResult::OUT_OF_MEMORY);
+    }
+    let host = Reservation::fixed(HOST_ARENA_BASE, HOST_ARENA_BYTES).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    let _ = HOST_ARENA.set(host);
+    host::start();
+    *heap() = Some(Heap::new(Slabs, DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES));
     Ok(())
 }
 
-/// Releases the local imports when the executor is gone.
-pub fn abandon() {}
+/// The executor is gone: this process's own references to device memory end, so that the memory returns to the device.
+pub fn abandon() {
+    if let Some(heap) = heap().take() {
+        heap.slabs().for_each(|(address, bytes)| slabs::unmap(address, bytes));
+    }
+    vmm::abandon();
+}
+
+/// The reserved addresses of shared host memory.
+pub fn host_arena() -> Result<&'static Reservation, CuResult> {
+    HOST_ARENA.get().ok_or(CuResult::NOT_INITIALIZED)
+}
+
+fn heap() -> MutexGuard<'static, Option<Heap<Slabs>>> {
+    HEAP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `work` on the heap.
+pub fn with_heap<T>(work: impl FnOnce(&mut Heap<Slabs>) -> Result<T, CuResult>) -> Result<T, CuResult> {
+    match heap().as_mut() {
+        Some(heap) => work(heap),
+        None => Err(sidecar()?.sticky().unwrap_or(CuResult::NOT_INITIALIZED)),
+    }
+}
+
+/// Whether all of `[address, address + bytes)` is live device memory.
+pub fn is_device(address: u64, bytes: u64) -> bool {
+    LIVE.covering(address, bytes).is_some_and(|allocation| allocation.kind.is_device())
+}
+
+/// Device memory for the program, in the table and the counters.
+pub fn obtain(bytes: usize, kind: Kind) -> Result<u64, CuResult> {
+    let session = sidecar()?;
+    session.sticky().map_or(Ok(()), Err)?;
+    if bytes == 0 {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    let bytes = bytes as u64;
+    pool::collect();
+    let mut address = with_heap(|heap| heap.allocate(bytes));
+    if address == Err(CuResult::OUT_OF_MEMORY) && pool::drain()? {
+        address = with_heap(|heap| heap.allocate(bytes));
+    }
+    let address = address?;
+    LIVE.insert(address, bytes, kind);
+    session.pages().counters().memory_allocated(bytes);
+    Ok(address)
+}
+
+/// Ends an allocation that has left the table and that the device no longer uses.
+pub fn give_back(allocation: Allocation) -> Result<(), CuResult> {
+    sidecar()?.pages().counters().memory_freed(allocation.bytes);
+    with_heap(|heap| {
+        heap.free(allocation.base, allocation.bytes);
+        Ok(())
+    })
+}
+
+/// cuMemAlloc.
+pub fn allocate(out: Out<u64>, bytes: usize) -> Result<(), CuResult> {
+    context::check()?;
+    let out = out.required()?;
+    out.put(obtain(bytes, Kind::Device)?);
+    Ok(())
+}
+
+/// cuMemAllocPitch: rows of `width` bytes start at multiples of 512 bytes.
+pub fn allocate_pitch(
+    out: Out<u64>,
+    pitch_out: Out<usize>,
+    width: usize,
+    height: usize,
+    element_bytes: u32,
+) -> Result<(), CuResult> {
+    context::check()?;
+    let (out, pitch_out) = (out.required()?, pitch_out.required()?);
+    if !matches!(element_bytes, 4 | 8 | 16) || width == 0 || height == 0 {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    let pitch = width.checked_next_multiple_of(PITCH_ALIGN_BYTES).ok_or(CuResult::OUT_OF_MEMORY)?;
+    let bytes = pitch.checked_mul(height).ok_or(CuResult::OUT_OF_MEMORY)?;
+    out.put(obtain(bytes, Kind::Device)?);
+    pitch_out.put(pitch);
+    Ok(())
+}
+
+/// cuMemFree. As natively, it returns once all work of the context is done, since some may still use the memory.
+pub fn free(address: u64) -> Result<Outcome, CuResult> {
+    context::check()?;
+    let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
+    let Some(allocation) = LIVE.remove(address, freeable) else {
+        return foreign(address);
+    };
+    stream::synchronize_context()?;
+    pool::forget(allocation);
+    give_back(allocation)?;
+    Ok(Outcome::Done)
+}
+
+/// An address that is no allocation of ours: outside the arenas the local driver names the error, inside there is nothing
+/// for it to know.
+pub fn foreign(address: u64) -> Result<Outcome, CuResult> {
+    match classify(address) {
+        Region::ClientHost => Ok(Outcome::PassThrough(Reason::InvalidArgument)),
+        Region::Device | Region::SharedHost => Err(CuResult::INVALID_VALUE),
+    }
+}
+
+/// cuMemGetInfo: the device's own figures. Empty slabs kept for reuse count as free, because the program can have them.
+pub fn info(free: Out<usize>, total: Out<usize>) -> Result<(), CuResult> {
+    let (mut free_bytes, mut total_bytes) = (0, 0);
+    // SAFETY: valid out-pointers.
+    unsafe { real::cuMemGetInfo_v2(&mut free_bytes, &mut total_bytes) }.ok()?;
+    let (free, total) = (free.required()?, total.required()?);
+    pool::collect();
+    let cached = with_heap(|heap| Ok(heap.cached_bytes()))?;
+    let allowed = slabs::allowance().saturating_add(cached);
+    let available = (free_bytes as u64).saturating_add(cached).min(total_bytes as u64).min(allowed);
+    free.put(available as usize);
+    total.put(total_bytes);
+    Ok(())
+}
+
+/// cuMemGetAddressRange: either out-parameter may be null.
+pub fn address_range(base: Out<u64>, bytes: Out<usize>, address: u64) -> Result<Outcome, CuResult> {
+    context::check()?;
+    let Some(allocation) = LIVE.find(address) else { return foreign(address) };
+    base.put(allocation.base);
+    bytes.put(allocation.bytes as usize);
+    Ok(Outcome::Done)
+}
