@@ -1,8 +1,10 @@
-//! Prints what a push costs the calling thread, in nanoseconds: `cargo run --release -p lightos-protocol --example ring_cost`.
+//! Prints what a push costs the calling thread, in nanoseconds: `cargo run --release -p lightos-protocol
+//! --example ring_cost`.
 //!
-//! Records of 128 bytes: alone (the consumer rests, the ring is drained between bursts) and with a consumer on another thread that
-//! copies every record out. The figure of a burst is its total divided by its records; median, mean and best of many bursts are shown; the mean holds the waits for
-//! space, so it is the slower of producer and consumer.
+//! Records of 128 bytes: alone (the consumer rests, the ring is drained between bursts) and with a consumer
+//! on another thread that copies every record out. The figure of a burst is its total divided by its
+//! records; median, mean and best of many bursts are shown; the mean holds the waits for space, so it is
+//! the slower of producer and consumer.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

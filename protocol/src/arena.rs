@@ -1,8 +1,10 @@
-//! The two address ranges that client and executor reserve alike, so that an address means the same on both sides.
+//! The two address ranges that client and executor reserve alike, so that an address means the same on both
+//! sides.
 //!
-//! Device memory (served by `cuMemAddressReserve` with a hint) and pinned host memory (shared memfds mapped with
-//! `MAP_FIXED` inside a [`Reservation`](crate::mapping::Reservation)) live in disjoint terabytes. Neither overlaps what the kernel hands out by
-//! itself: mmap grows down from 0x7fff_..., executables and heaps sit at 0x55.. and below 0x1_0000_0000.
+//! Device memory (served by `cuMemAddressReserve` with a hint) and pinned host memory (shared memfds mapped
+//! with `MAP_FIXED` inside a [`Reservation`](crate::mapping::Reservation)) live in disjoint terabytes.
+//! Neither overlaps what the kernel hands out by itself: mmap grows down from 0x7fff_..., executables and
+//! heaps sit at 0x55.. and below 0x1_0000_0000.
 
 use crate::mapping::align_up;
 
@@ -42,7 +44,8 @@ pub const fn classify(address: u64) -> Region {
     }
 }
 
-/// Whether `[address, address + bytes)` lies wholly inside the device arena. Empty ranges at its end count as inside.
+/// Whether `[address, address + bytes)` lies wholly inside the device arena. Empty ranges at its end count
+/// as inside.
 pub const fn is_device_range(address: u64, bytes: u64) -> bool {
     in_range(address, bytes, DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES)
 }

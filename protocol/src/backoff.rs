@@ -1,7 +1,7 @@
 //! How a thread waits for a word that no futex announces: spin, then yield, then sleep with a growing pause.
 //!
-//! Used by producers of a full ring and by waiters on timeline words, which the device writes. The first phase keeps
-//! the common wait below a microsecond; the last costs next to no processor time.
+//! Used by producers of a full ring and by waiters on timeline words, which the device writes. The first
+//! phase keeps the common wait below a microsecond; the last costs next to no processor time.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl Backoff {
         Self { turns: 0, pause: FIRST_PAUSE }
     }
 
-    /// Waits a little, longer each time. Returns true once the wait has left the spinning phase, which is when a caller should
-    /// begin to ask whether its peer still lives.
+    /// Waits a little, longer each time. Returns true once the wait has left the spinning phase, which is
+    /// when a caller should begin to ask whether its peer still lives.
     pub fn snooze(&mut self) -> bool {
         self.turns = self.turns.saturating_add(1);
         if cfg!(loom) {

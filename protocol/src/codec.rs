@@ -1,8 +1,9 @@
 //! The one place that knows how control messages and cold requests become bytes.
 //!
-//! bincode 2.0.1, little-endian, fixed-width integers, a hard limit on the size. A length that claims more than the limit or
-//! more than the input holds is rejected before anything is allocated for it, and bytes left over after a message are an error,
-//! so one value has one encoding. Hot-path records never come here (see [`crate::record`]).
+//! bincode 2.0.1, little-endian, fixed-width integers, a hard limit on the size. A length that claims more
+//! than the limit or more than the input holds is rejected before anything is allocated for it, and bytes
+//! left over after a message are an error, so one value has one encoding. Hot-path records never come here
+//! (see [`crate::record`]).
 
 use bincode::config::{Config, Configuration, Fixint, Limit, LittleEndian};
 use serde::Serialize;

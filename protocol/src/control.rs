@@ -1,10 +1,12 @@
 //! The handshake, file descriptors, and the questions of the command line.
 //!
-//! Every connection starts with one [`Opening`]; the daemon answers a client with a [`HelloReply`] and an administrator with an [`AdminReply`]. After
-//! `Welcome` only [`FdMessage`]s cross the socket, in both directions, and its end is the end of the session.
+//! Every connection starts with one [`Opening`]; the daemon answers a client with a [`HelloReply`] and an
+//! administrator with an [`AdminReply`]. After `Welcome` only [`FdMessage`]s cross the socket, in both
+//! directions, and its end is the end of the session.
 //!
-//! Frozen for all versions, so that any two builds can refuse each other politely: the [`Preamble`] at the start of `Opening`, and the
-//! encoding of `HelloReply::Refused` with `RefusalReason::ProtocolMismatch` (variant numbers 1 and 0, then hash and version).
+//! Frozen for all versions, so that any two builds can refuse each other politely: the [`Preamble`] at the
+//! start of `Opening`, and the encoding of `HelloReply::Refused` with `RefusalReason::ProtocolMismatch`
+//! (variant numbers 1 and 0, then hash and version).
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +20,13 @@ pub use report::{CallCount, DeviceReading, ExecutorExit, MemoryUse, TenantReport
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LightOS\0");
 /// (major, minor) of the protocol, for people; [`PROTOCOL_HASH`] decides.
 pub const VERSION: (u16, u16) = (0, 1);
-/// Position of the [`SessionPages`](crate::pages::SessionPages) memfd among the descriptors sent with [`Hello`].
+/// Position of the [`SessionPages`](crate::pages::SessionPages) memfd among the descriptors sent with
+/// [`Hello`].
 pub const HELLO_FD_PAGES: usize = 0;
 /// Position of the ring's memfd among the descriptors sent with [`Hello`].
 pub const HELLO_FD_RING: usize = 1;
-/// Position of a copy of the client's standard output, which becomes the executor's: device `printf` appears where it does natively.
-/// A client whose output is closed sends /dev/null.
+/// Position of a copy of the client's standard output, which becomes the executor's: device `printf`
+/// appears where it does natively. A client whose output is closed sends /dev/null.
 pub const HELLO_FD_STDOUT: usize = 2;
 /// Position of a copy of the client's standard error, likewise.
 pub const HELLO_FD_STDERR: usize = 3;

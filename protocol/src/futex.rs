@@ -1,7 +1,8 @@
 //! Futex words in memory that two processes share.
 //!
-//! Never the private flavour: the waiter and the waker usually live in different processes. Errors are not reported, because
-//! every caller re-checks its condition in a loop: `EAGAIN` (the word changed), `EINTR` and `ETIMEDOUT` all mean "look again".
+//! Never the private flavour: the waiter and the waker usually live in different processes. Errors are not
+//! reported, because every caller re-checks its condition in a loop: `EAGAIN` (the word changed), `EINTR`
+//! and `ETIMEDOUT` all mean "look again".
 
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;

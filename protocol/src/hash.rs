@@ -1,7 +1,8 @@
 //! The protocol hash: a fingerprint of every source file that defines bytes on the wire.
 //!
-//! Client and daemon compare it in the handshake, so two builds that could misread each other never exchange a record. It covers comments
-//! too: a false alarm costs a rebuild, a missed change costs wrong results.
+//! Client and daemon compare it in the handshake, so two builds that could misread each other never
+//! exchange a record. It covers comments too: a false alarm costs a rebuild, a missed change costs wrong
+//! results.
 
 /// FNV-1a, 64 bit, over the files listed here. Any change to one of them changes it.
 pub const PROTOCOL_HASH: u64 = {

@@ -1,7 +1,8 @@
 //! What crosses the LightOS process boundary, and nothing else.
 //!
-//! Four parties share this crate: the shim in the user's process, the executor that owns the device on its behalf,
-//! the daemon that admits and supervises tenants, and the command line that asks the daemon questions.
+//! Four parties share this crate: the shim in the user's process, the executor that owns the device on its
+//! behalf, the daemon that admits and supervises tenants, and the command line that asks the daemon
+//! questions.
 //!
 //! | what | module | travels by |
 //! | --- | --- | --- |
@@ -10,9 +11,9 @@
 //! | completion values, sticky error, counters, callbacks | [`pages`] | shared memory |
 //! | handshake, file descriptors, admin questions | [`control`] over [`socket`] | Unix socket |
 //!
-//! No policy and no CUDA call lives here. Whatever a peer can write is hostile to the reader: readers copy it out first,
-//! validate the copy, and name the violation in an error instead of panicking. `unsafe` is confined to
-//! [`ring`], [`mapping`] and the marker impls of [`pages`].
+//! No policy and no CUDA call lives here. Whatever a peer can write is hostile to the reader: readers copy
+//! it out first, validate the copy, and name the violation in an error instead of panicking. `unsafe` is
+//! confined to [`ring`], [`mapping`] and the marker impls of [`pages`].
 
 pub mod arena;
 pub mod backoff;

@@ -1,11 +1,12 @@
 //! Memory that two processes share: sealed memfds, address reservations, mappings.
 //!
-//! A [`Reservation`] owns a range of addresses and fills it with mappings of memfds at chosen places; it hands out addresses only,
-//! never references, so remapping part of it cannot leave a dangling borrow. A [`SharedMapping`] is filled once,
-//! when it is made, and lends out typed views for as long as it lives.
+//! A [`Reservation`] owns a range of addresses and fills it with mappings of memfds at chosen places; it
+//! hands out addresses only, never references, so remapping part of it cannot leave a dangling borrow. A
+//! [`SharedMapping`] is filled once, when it is made, and lends out typed views for as long as it lives.
 //!
-//! Invariant of every memfd that crosses the boundary: it is sealed against shrinking and growing before it is sent,
-//! and the receiver verifies that ([`sealed_bytes`]), else a peer could truncate it and turn our reads into SIGBUS.
+//! Invariant of every memfd that crosses the boundary: it is sealed against shrinking and growing before it
+//! is sent, and the receiver verifies that ([`sealed_bytes`]), else a peer could truncate it and turn our
+//! reads into SIGBUS.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +19,11 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// Placement granularity inside reservations and shared files: the largest base page of a supported machine.
 pub const MAP_ALIGN_BYTES: usize = 64 << 10;
 
-/// `f_type` of tmpfs, where memfds live; a hugetlbfs memfd is refused because it can fault with SIGBUS when the pool is dry.
+/// Every mapping starts at a multiple of this.
+const SMALLEST_PAGE_BYTES: usize = 4096;
+
+/// `f_type` of tmpfs, where memfds live; a hugetlbfs memfd is refused because it can fault with SIGBUS when
+/// the pool is dry.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// `value` rounded up to a multiple of `align` (a power of two); `None` when that overflows.
@@ -118,8 +123,8 @@ impl Reservation {
         address.checked_sub(self.address()).is_some_and(|offset| self.offset(offset, bytes).is_ok())
     }
 
-    /// Maps `bytes` bytes of `fd` from `fd_offset` at `offset` bytes into the reservation, replacing what was there. Returns the
-    /// address. All three numbers are multiples of the page size.
+    /// Maps `bytes` bytes of `fd` from `fd_offset` at `offset` bytes into the reservation, replacing what
+    /// was there. Returns the address. All three numbers are multiples of the page size.
     ///
     /// # Errors
     /// `EINVAL` outside the reservation; whatever mmap reports.
@@ -136,8 +141,9 @@ impl Reservation {
             Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
             Access::ReadOnly => ProtFlags::READ,
         };
-        // SAFETY: MAP_FIXED replaces pages inside our own reservation only (`offset` checked it), and a reservation lends out no
-        // references into itself. The file is MAP_SHARED and stays mapped until replaced or dropped.
+        // SAFETY: MAP_FIXED replaces pages inside our own reservation only (`offset` checked it), and a
+        // reservation lends out no references into itself. The file is MAP_SHARED and stays mapped until
+        // replaced or dropped.
         let at = unsafe {
             rustix::mm::mmap(place, length, protection, MapFlags::SHARED | MapFlags::FIXED, fd, fd_offset)?
         };
@@ -151,7 +157,8 @@ impl Reservation {
     pub fn unmap(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let (place, length) = self.offset(offset, bytes)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: as in `map`: only pages of this reservation are replaced, and nobody holds references into them.
+        // SAFETY: as in `map`: only pages of this reservation are replaced, and nobody holds references
+        // into them.
         unsafe { rustix::mm::mmap_anonymous(place, length, ProtFlags::empty(), flags)? };
         Ok(())
     }
@@ -175,8 +182,8 @@ impl Drop for Reservation {
 /// A type that may be viewed in memory which another process writes at the same time.
 ///
 /// # Safety
-/// Every byte of the type lies in an atomic (or in an array or `repr(C)` struct of such types, padding aside), any bit
-/// pattern is valid, and its alignment is at most [`MAP_ALIGN_BYTES`].
+/// Every byte of the type lies in an atomic (or in an array or `repr(C)` struct of such types, padding
+/// aside), any bit pattern is valid, and its alignment is at most a page's (checked where it is viewed).
 pub unsafe trait Shared: Sized {}
 
 // SAFETY: an atomic; every bit pattern is an integer.
@@ -247,17 +254,20 @@ impl SharedMapping {
 
     /// A typed view at `offset`; `None` when it is misaligned or does not fit.
     pub fn view<T: Shared>(&self, offset: usize) -> Option<&T> {
+        const { assert!(align_of::<T>() <= SMALLEST_PAGE_BYTES) };
         let end = offset.checked_add(size_of::<T>())?;
         if end > self.memory.bytes || !offset.is_multiple_of(align_of::<T>()) {
             return None;
         }
-        // SAFETY: in bounds and aligned (the mapping starts at a page boundary, above any alignment `Shared` allows); the pages
-        // stay mapped while `self` is borrowed; `Shared` vouches for any content and for concurrent writes by the peer.
+        // SAFETY: in bounds and aligned (the mapping starts at a page boundary, above any alignment
+        // `Shared` allows); the pages stay mapped while `self` is borrowed; `Shared` vouches for any
+        // content and for concurrent writes by the peer.
         Some(unsafe { &*self.pointer(offset).cast::<T>() })
     }
 
     /// `count` consecutive `T` at `offset`; `None` when they are misaligned or do not fit.
     pub fn slice<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {
+        const { assert!(align_of::<T>() <= SMALLEST_PAGE_BYTES) };
         let end = size_of::<T>().checked_mul(count)?.checked_add(offset)?;
         if end > self.memory.bytes || !offset.is_multiple_of(align_of::<T>()) {
             return None;

@@ -8,8 +8,9 @@
 //! | [`Callbacks`]: host functions to run | executor posts, client finishes | both |
 //! | [`Counters`]: what the tenant did | client, executor | daemon |
 //!
-//! All words are atomics; a reader validates what it loads, since any other party may have written nonsense. Synchronisation: whoever publishes stores the
-//! word that announces (state, posted, len) with Release after the data; whoever reads loads it with Acquire before.
+//! All words are atomics; a reader validates what it loads, since any other party may have written
+//! nonsense. Synchronisation: whoever publishes stores the word that announces (state, posted, len) with
+//! Release after the data; whoever reads loads it with Acquire before.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,8 +1,10 @@
 //! The records of the ring: one per forwarded call, in program order.
 //!
-//! A record is a [`RecordHeader`] and a payload. Hot calls have fixed `repr(C)` payloads ([`payload`]), written without encoding; everything
-//! else is a [`Op::Cold`] record that carries an encoded [`Request`](crate::request::Request). Handles (streams, events, functions, ...) are the
-//! client's local driver handles; the executor keeps the table to its own. The reader owns a private copy and checks it here.
+//! A record is a [`RecordHeader`] and a payload. Hot calls have fixed `repr(C)` payloads ([`payload`]),
+//! written without encoding; everything else is a [`Op::Cold`] record that carries an encoded
+//! [`Request`](crate::request::Request). Handles (streams, events, functions, ...) are the client's local
+//! driver handles; the executor keeps the table to its own. The reader owns a private copy and checks it
+//! here.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -13,7 +15,8 @@ pub use payload::*;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RecordHeader {
-    /// Bytes of the record, header included, padding excluded: 16 to [`MAX_RECORD_BYTES`](crate::ring::MAX_RECORD_BYTES).
+    /// Bytes of the record, header included, padding excluded: 16 to
+    /// [`MAX_RECORD_BYTES`](crate::ring::MAX_RECORD_BYTES).
     pub len: u32,
     /// An [`Op`] as a number; anything else is a violation by the client.
     pub op: u16,
@@ -85,7 +88,8 @@ ops! {
     EventDestroy = 13,
     /// An encoded [`Request`](crate::request::Request).
     Cold = 14,
-    /// [`BlobRef`]: a memfd sent over the socket holds an encoded [`Request`](crate::request::Request) too long for a record.
+    /// [`BlobRef`]: a memfd sent over the socket holds an encoded [`Request`](crate::request::Request) too
+    /// long for a record.
     ColdBlob = 15,
 }
 

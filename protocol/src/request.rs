@@ -1,10 +1,11 @@
 //! Cold calls: what the client asks for seldom and waits for, as serde enums.
 //!
 //! A request travels in the ring (an [`Op::Cold`](crate::record::Op::Cold) record, or
-//! [`Op::ColdBlob`](crate::record::Op::ColdBlob) when it is long), so it keeps its place among the hot calls. The
-//! outcome comes back through the reply slot named in the record's header: a `CUresult` and, on success, an encoded [`Reply`].
-//! File descriptors that belong to a request or reply cross the socket in a [`FdMessage`](crate::control::FdMessage) with the same tag; the
-//! client sends its descriptor before it pushes the request.
+//! [`Op::ColdBlob`](crate::record::Op::ColdBlob) when it is long), so it keeps its place among the hot
+//! calls. The outcome comes back through the reply slot named in the record's header: a `CUresult` and, on
+//! success, an encoded [`Reply`]. File descriptors that belong to a request or reply cross the socket in a
+//! [`FdMessage`](crate::control::FdMessage) with the same tag; the client sends its descriptor before it
+//! pushes the request.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,8 @@ pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
 
-/// Links files sent over the socket with the request that speaks of them. The client counts up from 1; 0 is never used.
+/// Links files sent over the socket with the request that speaks of them. The client counts up from 1; 0 is
+/// never used.
 pub type Tag = u64;
 
 /// A cold call.
@@ -38,7 +40,8 @@ pub enum Request {
     Ping,
 }
 
-/// What a successful call answers. Failures carry a `CUresult` in the reply slot and, if there is one, [`Reply::Text`].
+/// What a successful call answers. Failures carry a `CUresult` in the reply slot and, if there is one,
+/// [`Reply::Text`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// Nothing but success.

@@ -1,8 +1,9 @@
 //! Framed messages and file descriptors over a Unix stream socket.
 //!
-//! A frame is a u32 length (little-endian) and that many bytes of [`codec`] encoding; descriptors ride on its first byte. Sends and
-//! receives lock separately, so threads may share a channel. Every operation ends at its deadline. Whoever sees half a frame has lost the
-//! boundary between messages: that direction of the channel then fails for good with [`SocketError::Broken`].
+//! A frame is a u32 length (little-endian) and that many bytes of [`codec`] encoding; descriptors ride on
+//! its first byte. Sends and receives lock separately, so threads may share a channel. Every operation ends
+//! at its deadline. Whoever sees half a frame has lost the boundary between messages: that direction of the
+//! channel then fails for good with [`SocketError::Broken`].
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -29,6 +30,9 @@ pub use inbox::FdInbox;
 
 /// Most descriptors one frame may carry.
 pub const MAX_FDS: usize = 16;
+/// Longest first frame of a connection: what a stranger can make the daemon hold. A hello with every hook's
+/// name takes about 60 KiB.
+pub const MAX_OPENING_BYTES: usize = 256 << 10;
 /// How long a send may take before the peer counts as stuck.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,11 +48,13 @@ pub enum SocketError {
     /// Nothing arrived, or nothing could be sent, in time.
     #[error("timed out")]
     TimedOut,
-    /// The peer announced a frame longer than [`MAX_MESSAGE_BYTES`].
-    #[error("frame of {bytes} bytes announced, limit {MAX_MESSAGE_BYTES}")]
+    /// The peer announced a frame longer than this end accepts.
+    #[error("frame of {bytes} bytes announced, limit {limit_bytes}")]
     FrameTooLong {
         /// Announced size.
         bytes: usize,
+        /// What would be accepted.
+        limit_bytes: usize,
     },
     /// A frame carries more than [`MAX_FDS`] descriptors.
     #[error("frame carries more than {MAX_FDS} descriptors")]
@@ -163,8 +169,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Receives a message and its descriptors; waits for ever when `timeout` is none. A timeout before the first byte leaves the channel
-    /// usable.
+    /// Receives a message and its descriptors; waits for ever when `timeout` is none. A timeout before the
+    /// first byte leaves the channel usable.
     ///
     /// # Errors
     /// See [`SocketError`].
@@ -172,20 +178,29 @@ impl Channel {
         &self,
         timeout: Option<Duration>,
     ) -> Result<(T, Vec<OwnedFd>), SocketError> {
-        let (frame, fds) = self.recv_frame(timeout)?;
+        let (frame, fds) = self.recv_bytes(timeout, MAX_MESSAGE_BYTES)?;
         Ok((codec::decode(&frame)?, fds))
     }
 
-    /// Receives a frame undecoded, for [`Opening::decode`](crate::control::Opening::decode).
+    /// Receives a frame of at most [`MAX_OPENING_BYTES`] undecoded, for
+    /// [`Opening::decode`](crate::control::Opening::decode).
     ///
     /// # Errors
     /// See [`SocketError`].
     pub fn recv_frame(&self, timeout: Option<Duration>) -> Result<(Vec<u8>, Vec<OwnedFd>), SocketError> {
+        self.recv_bytes(timeout, MAX_OPENING_BYTES)
+    }
+
+    fn recv_bytes(
+        &self,
+        timeout: Option<Duration>,
+        limit_bytes: usize,
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>), SocketError> {
         let mut broken = lock(&self.receiving)?;
         let deadline = Deadline::after(timeout);
         let mut fds = Vec::new();
         let mut started = false;
-        let result = self.recv_whole(deadline, &mut fds, &mut started);
+        let result = self.recv_whole(limit_bytes, deadline, &mut fds, &mut started);
         *broken = started && result.is_err();
         result.map(|frame| (frame, fds))
     }
@@ -235,6 +250,7 @@ impl Channel {
 
     fn recv_whole(
         &self,
+        limit_bytes: usize,
         deadline: Deadline,
         fds: &mut Vec<OwnedFd>,
         started: &mut bool,
@@ -242,8 +258,8 @@ impl Channel {
         let mut length = [0; 4];
         self.recv_exact(&mut length, deadline, fds, started)?;
         let bytes = u32::from_le_bytes(length) as usize;
-        if bytes > MAX_MESSAGE_BYTES {
-            return Err(SocketError::FrameTooLong { bytes });
+        if bytes > limit_bytes {
+            return Err(SocketError::FrameTooLong { bytes, limit_bytes });
         }
         let mut frame = Vec::new();
         // Grows with what has arrived, so that a length alone cannot make us allocate.
@@ -303,7 +319,8 @@ impl Channel {
     }
 }
 
-/// Locks a direction that is not broken. A panic elsewhere cannot have left it mid-frame with a lock held and no error noted.
+/// Locks a direction that is not broken. A panic elsewhere cannot have left it mid-frame with a lock held
+/// and no error noted.
 fn lock(direction: &Mutex<bool>) -> Result<MutexGuard<'_, bool>, SocketError> {
     let guard = direction.lock().unwrap_or_else(PoisonError::into_inner);
     if *guard { Err(SocketError::Broken) } else { Ok(guard) }

@@ -1,5 +1,6 @@
-//! The consumer against a peer that writes what it likes into the shared memory: every trick ends in its named violation or in silence until
-//! the timeout, and never in a read outside the mapping (which would fault) or a hang.
+//! The consumer against a peer that writes what it likes into the shared memory: every trick ends in its
+//! named violation or in silence until the timeout, and never in a read outside the mapping (which would
+//! fault) or a hang.
 
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;

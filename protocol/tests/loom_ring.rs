@@ -1,4 +1,5 @@
-//! The ring's commit, park and wake protocol under loom, which explores every interleaving and every value a weak memory may show.
+//! The ring's commit, park and wake protocol under loom, which explores every interleaving and every value
+//! a weak memory may show.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p lightos-protocol --release --test loom_ring`
 #![cfg(loom)]

@@ -1,4 +1,5 @@
-//! The session pages between two mappings: replies, callbacks, timeline, counters, status, and a peer that writes nonsense.
+//! The session pages between two mappings: replies, callbacks, timeline, counters, status, and a peer that
+//! writes nonsense.
 
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,5 @@
-//! The ring between honest peers: two mappings, several threads, a full ring, a sleeping consumer, a consumer that leaves.
+//! The ring between honest peers: two mappings, several threads, a full ring, a sleeping consumer, a
+//! consumer that leaves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -10,7 +10,7 @@ use lightos_protocol::codec::{self, MAX_MESSAGE_BYTES};
 use lightos_protocol::control::FdMessage;
 use lightos_protocol::mapping::sealed_memfd;
 use lightos_protocol::request::{Reply, Request};
-use lightos_protocol::socket::{Channel, FdInbox, MAX_FDS, SocketError};
+use lightos_protocol::socket::{Channel, FdInbox, MAX_FDS, MAX_OPENING_BYTES, SocketError};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(10));
@@ -102,9 +102,20 @@ fn giant_lengths_are_refused_before_anything_is_read() {
         let (channel, mut peer) = half_raw();
         peer.write_all(&length.to_le_bytes()).unwrap();
         let error = channel.recv::<Request>(LONG).unwrap_err();
-        assert!(matches!(error, SocketError::FrameTooLong { bytes } if bytes == length as usize), "{error}");
+        assert!(
+            matches!(error, SocketError::FrameTooLong { bytes, .. } if bytes == length as usize),
+            "{error}"
+        );
         assert!(matches!(channel.recv::<Request>(LONG), Err(SocketError::Broken)));
     }
+}
+
+#[test]
+fn a_stranger_gets_less_room_than_a_peer() {
+    let (channel, mut peer) = half_raw();
+    peer.write_all(&(MAX_OPENING_BYTES as u32 + 1).to_le_bytes()).unwrap();
+    let error = channel.recv_frame(LONG).unwrap_err();
+    assert!(matches!(error, SocketError::FrameTooLong { limit_bytes: MAX_OPENING_BYTES, .. }), "{error}");
 }
 
 #[test]

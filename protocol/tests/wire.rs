@@ -1,4 +1,5 @@
-//! Everything that is encoded: what goes in comes out, one value has one encoding, and random bytes never do more than fail.
+//! Everything that is encoded: what goes in comes out, one value has one encoding, and random bytes never
+//! do more than fail.
 
 #[path = "wire/random.rs"]
 mod random;

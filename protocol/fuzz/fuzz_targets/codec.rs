@@ -1,4 +1,5 @@
-//! Control messages and cold requests from arbitrary bytes: decoding never panics, and what decodes encodes to the same bytes.
+//! Control messages and cold requests from arbitrary bytes: decoding never panics, and what decodes encodes
+//! to the same bytes.
 //!
 //! `cargo +nightly fuzz run codec` in `protocol/`.
 #![no_main]

@@ -1,4 +1,5 @@
-//! A ring whose shared memory the peer writes at will: the input is a list of stores into the file, with a look at the ring after every few.
+//! A ring whose shared memory the peer writes at will: the input is a list of stores into the file, with a
+//! look at the ring after every few.
 //!
 //! `cargo +nightly fuzz run consumer` in `protocol/`.
 #![no_main]

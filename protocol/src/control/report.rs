@@ -1,4 +1,5 @@
-//! What the daemon tells about a tenant: read from its session pages, written by `lightos run --report` as JSON.
+//! What the daemon tells about a tenant: read from its session pages, written by `lightos run --report` as
+//! JSON.
 
 use serde::{Deserialize, Serialize};
 

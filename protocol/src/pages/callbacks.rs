@@ -1,7 +1,8 @@
 //! Host functions: the executor's stream stops, the client runs the function, the stream goes on.
 //!
-//! Numbered cells: callback n (from 1) uses cell n % [`CALLBACK_CELLS`], and only after callback n - [`CALLBACK_CELLS`] has finished there. Any thread of the executor
-//! posts and waits; one thread of the client takes callbacks in order and finishes each.
+//! Numbered cells: callback n (from 1) uses cell n % [`CALLBACK_CELLS`], and only after callback n -
+//! [`CALLBACK_CELLS`] has finished there. Any thread of the executor posts and waits; one thread of the
+//! client takes callbacks in order and finishes each.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ impl<'a> Callbacks<'a> {
         Self { area, posted, taken }
     }
 
-    /// Executor: posts a callback and waits until the client has run it (true), or `should_abort` says to give up (false).
+    /// Executor: posts a callback and waits until the client has run it (true), or `should_abort` says to
+    /// give up (false).
     pub fn run(&self, id: u64, status: u32, should_abort: impl Fn() -> bool) -> bool {
         match self.post(id, status, &should_abort) {
             Some(number) => self.wait(number, should_abort),
@@ -45,8 +47,8 @@ impl<'a> Callbacks<'a> {
         }
     }
 
-    /// Executor: posts a callback and returns its number; waits while the queue is full. `None` when `should_abort` said to give up; the queue is dead
-    /// then.
+    /// Executor: posts a callback and returns its number; waits while the queue is full. `None` when
+    /// `should_abort` said to give up; the queue is dead then.
     pub fn post(&self, id: u64, status: u32, should_abort: impl Fn() -> bool) -> Option<u32> {
         let number = self.posted.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let cell = self.cell(number);
@@ -66,8 +68,8 @@ impl<'a> Callbacks<'a> {
         Some(number)
     }
 
-    /// Executor: waits until callback `number` has finished (true) or `should_abort` says to give up (false), which it is asked
-    /// every 10 ms.
+    /// Executor: waits until callback `number` has finished (true) or `should_abort` says to give up
+    /// (false), which it is asked every 10 ms.
     pub fn wait(&self, number: u32, should_abort: impl Fn() -> bool) -> bool {
         let cell = self.cell(number);
         loop {
@@ -83,7 +85,8 @@ impl<'a> Callbacks<'a> {
         }
     }
 
-    /// Client: the next callback, in order of posting; `None` when none came within `timeout`. One thread takes.
+    /// Client: the next callback, in order of posting; `None` when none came within `timeout`. One thread
+    /// takes.
     pub fn next(&self, timeout: Duration) -> Option<Callback> {
         let number = self.taken.load(Ordering::Relaxed).wrapping_add(1);
         let cell = self.cell(number);

@@ -73,7 +73,8 @@ impl<'a> Counters<'a> {
         self.area.traffic.memory_current_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Reads everything, naming rows by the lists from the [`Hello`](crate::control::Hello). Rows without a name are left out.
+    /// Reads everything, naming rows by the lists from the [`Hello`](crate::control::Hello). Rows without a
+    /// name are left out.
     pub fn snapshot(&self, hooks: &[String], reasons: &[String]) -> CounterSnapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let traffic = &self.area.traffic;

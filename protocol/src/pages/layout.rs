@@ -1,5 +1,5 @@
-//! Where things lie in the session pages. Every area starts at a multiple of 64 KiB, so that the timeline can be registered with the
-//! driver on its own whatever the page size.
+//! Where things lie in the session pages. Every area starts at a multiple of 64 KiB, so that the timeline
+//! can be registered with the driver on its own whatever the page size.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 

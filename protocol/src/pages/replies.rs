@@ -1,7 +1,8 @@
 //! Reply slots: where the outcome of a cold call comes back.
 //!
-//! The client claims a slot, names it in the record's header, and sleeps on its state word; the executor fills it in and wakes. A slot goes back to the pool
-//! only when its answer has been read: one that was given up on (a dead executor) stays claimed, so a late answer cannot land in another call's slot.
+//! The client claims a slot, names it in the record's header, and sleeps on its state word; the executor
+//! fills it in and wakes. A slot goes back to the pool only when its answer has been read: one that was
+//! given up on (a dead executor) stays claimed, so a late answer cannot land in another call's slot.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -93,8 +94,8 @@ impl<'a> Replies<'a> {
     /// Executor: answers the call whose record's header holds `reply` (slot + 1).
     ///
     /// # Errors
-    /// [`ReplyError::UnknownSlot`] and [`ReplyError::NotWaiting`] are violations by the client; [`ReplyError::TooLong`] leaves the client
-    /// waiting for a shorter answer.
+    /// [`ReplyError::UnknownSlot`] and [`ReplyError::NotWaiting`] are violations by the client;
+    /// [`ReplyError::TooLong`] leaves the client waiting for a shorter answer.
     pub fn answer(&self, reply: u32, result: u32, payload: &[u8]) -> Result<(), ReplyError> {
         let slot = (reply as usize).checked_sub(1).and_then(|index| self.slots.get(index));
         let slot = slot.ok_or(ReplyError::UnknownSlot { reply })?;
@@ -136,7 +137,8 @@ impl ReplyTicket<'_> {
         self.release();
     }
 
-    /// Waits for the answer; `None` when `should_abort` said to give up, which it is asked every 10 ms. The slot is then lost to the pool.
+    /// Waits for the answer; `None` when `should_abort` said to give up, which it is asked every 10 ms. The
+    /// slot is then lost to the pool.
     pub fn wait(self, should_abort: impl Fn() -> bool) -> Option<Answer> {
         let state = &self.slot.state;
         let start = Instant::now();

@@ -35,7 +35,8 @@ impl<'a> Status<'a> {
         self.area.sticky_error.load(Ordering::Relaxed)
     }
 
-    /// Makes the session stick in `error` (not 0). The first error stays: returns false when there is one already.
+    /// Makes the session stick in `error` (not 0). The first error stays: returns false when there is one
+    /// already.
     pub fn set_sticky_error(&self, error: u32) -> bool {
         self.area.sticky_error.compare_exchange(0, error, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -56,7 +57,8 @@ impl<'a> Status<'a> {
         crate::futex::wake_all(&self.area.executor_state);
     }
 
-    /// Waits until the executor has left [`ExecutorState::Starting`] or `timeout` has passed; returns the state then.
+    /// Waits until the executor has left [`ExecutorState::Starting`] or `timeout` has passed; returns the
+    /// state then.
     pub fn wait_while_starting(&self, timeout: std::time::Duration) -> ExecutorState {
         let start = std::time::Instant::now();
         loop {
@@ -75,7 +77,8 @@ impl<'a> Status<'a> {
         String::from_utf8_lossy(&bytes::load(&self.area.error_text, count)).into_owned()
     }
 
-    /// States why the session fails, cut to [`ERROR_TEXT_BYTES`](super::ERROR_TEXT_BYTES). Call it before the state or the sticky error.
+    /// States why the session fails, cut to [`ERROR_TEXT_BYTES`](super::ERROR_TEXT_BYTES). Call it before
+    /// the state or the sticky error.
     pub fn set_error_text(&self, text: &str) {
         let stored = bytes::store(&self.area.error_text, text.as_bytes());
         self.area.error_text_bytes.store(stored as u32, Ordering::Release);

@@ -1,7 +1,8 @@
 //! Timeline words: the device stores a value when a stream reaches a point, the client polls it.
 //!
-//! The area is page-aligned so that the executor can register it with the driver (cuMemHostRegister) and have streams write it with
-//! cuStreamWriteValue32. Values of one slot grow by wrapping; "reached" compares by wrapping difference.
+//! The area is page-aligned so that the executor can register it with the driver (cuMemHostRegister) and
+//! have streams write it with cuStreamWriteValue32. Values of one slot grow by wrapping; "reached" compares
+//! by wrapping difference.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -53,7 +54,8 @@ impl<'a> Timeline<'a> {
         self.words.get(slot as usize).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Writes a slot from the processor: to prepare it, or to release waiters of a dead session. Ignores a slot that does not exist.
+    /// Writes a slot from the processor: to prepare it, or to release waiters of a dead session. Ignores a
+    /// slot that does not exist.
     pub fn store(&self, slot: u32, value: u32) {
         if let Some(word) = self.words.get(slot as usize) {
             word.store(value, Ordering::Release);
@@ -65,8 +67,8 @@ impl<'a> Timeline<'a> {
         self.load(slot).wrapping_sub(value) <= i32::MAX as u32
     }
 
-    /// Polls until `value` is reached (true) or `should_abort` says to give up (false). It is asked after the first 50 us and then between
-    /// polls, so it should cost about as much as a load.
+    /// Polls until `value` is reached (true) or `should_abort` says to give up (false). It is asked after
+    /// the first 50 us and then between polls, so it should cost about as much as a load.
     pub fn wait(&self, slot: u32, value: u32, should_abort: impl Fn() -> bool) -> bool {
         if self.reached(slot, value) {
             return true;

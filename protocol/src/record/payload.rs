@@ -1,7 +1,8 @@
 //! The fixed payloads of hot records.
 //!
-//! All are `repr(C)` without implicit padding, in native byte order (both sides run on one machine). Their fields are raw: `kind` and
-//! `scope` become enums through `try_from`, sizes and addresses are judged by the executor.
+//! All are `repr(C)` without implicit padding, in native byte order (both sides run on one machine). Their
+//! fields are raw: `kind` and `scope` become enums through `try_from`, sizes and addresses are judged by
+//! the executor.
 
 // zerocopy's derives add a private marker type for each field, and inside a macro the lint sees those.
 #![allow(missing_debug_implementations)]
@@ -50,7 +51,8 @@ payloads! {
         param_bytes: u32,
     }
 
-    /// A linear copy. Host addresses lie inside the shared host arena, device addresses inside the device arena.
+    /// A linear copy. Host addresses lie inside the shared host arena, device addresses inside the device
+    /// arena.
     Memcpy => Memcpy {
         /// Destination address.
         dst: u64,
@@ -126,8 +128,8 @@ payloads! {
         stream: u64,
     }
 
-    /// cuEventRecord. The stream also writes `value` to timeline word `slot` when it gets here, so that the client can query the
-    /// event without asking.
+    /// cuEventRecord. The stream also writes `value` to timeline word `slot` when it gets here, so that the
+    /// client can query the event without asking.
     EventRecord => EventRecord {
         /// `CUevent`.
         event: u64,
@@ -213,7 +215,8 @@ payloads! {
         handle: u64,
     }
 
-    /// Refers to a memfd that travelled over the socket in an [`FdMessage`](crate::control::FdMessage) with the same tag.
+    /// Refers to a memfd that travelled over the socket in an [`FdMessage`](crate::control::FdMessage) with
+    /// the same tag.
     BlobRef => ColdBlob {
         /// The tag.
         tag: u64,
@@ -270,7 +273,8 @@ impl<'a> LaunchView<'a> {
     /// The attributes, in the order given by the program.
     pub fn attributes(&self) -> impl ExactSizeIterator<Item = LaunchAttribute> + 'a {
         self.attributes.chunks_exact(size_of::<LaunchAttribute>()).map(|chunk| {
-            // The chunk has the exact size, so the read cannot fail; zeros are attribute 0, CU_LAUNCH_ATTRIBUTE_IGNORE.
+            // The chunk has the exact size, so the read cannot fail; zeros are attribute 0,
+            // CU_LAUNCH_ATTRIBUTE_IGNORE.
             LaunchAttribute::read_from_bytes(chunk).unwrap_or(LaunchAttribute {
                 id: 0,
                 pad: 0,

@@ -1,8 +1,9 @@
 //! The consuming end: one thread of the executor.
 //!
-//! Everything in the ring is hostile. The consumer keeps its own head, copies header and payload into private memory before it
-//! judges them, and answers a violation with an error that names it; the caller then drops the tenant. No value in the ring can make it read
-//! outside the mapping or wait beyond its timeout.
+//! Everything in the ring is hostile. The consumer keeps its own head, copies header and payload into
+//! private memory before it judges them, and answers a violation with an error that names it; the caller
+//! then drops the tenant. No value in the ring can make it read outside the mapping or wait beyond its
+//! timeout.
 
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// How long [`Consumer::next`] polls before it sleeps, unless told otherwise: about the gap between two launches of a busy program.
+    /// How long [`Consumer::next`] polls before it sleeps, unless told otherwise: about the gap between two
+    /// launches of a busy program.
     pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
     /// The consumer of a fresh ring.
@@ -87,7 +89,8 @@ impl Consumer {
         Self { memory, head: 0, tail_seen: 0, spin: Self::DEFAULT_SPIN }
     }
 
-    /// Polls for `spin` before sleeping. Longer costs processor time, shorter costs a wake-up (5 us or more) per idle gap.
+    /// Polls for `spin` before sleeping. Longer costs processor time, shorter costs a wake-up (5 us or
+    /// more) per idle gap.
     pub const fn with_spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
         self
@@ -111,8 +114,8 @@ impl Consumer {
         Ok(false)
     }
 
-    /// The next record, in ticket order; `None` when none was complete within `timeout`. The payload lands in `scratch`, which grows to the largest
-    /// record seen and is best reused.
+    /// The next record, in ticket order; `None` when none was complete within `timeout`. The payload lands
+    /// in `scratch`, which grows to the largest record seen and is best reused.
     ///
     /// # Errors
     /// See [`RingViolation`]; the ring is unusable afterwards.
@@ -153,7 +156,8 @@ impl Consumer {
         if header.reserved != 0 {
             return Err(RingViolation::BadReserved { position, found: header.reserved });
         }
-        // Positions count bytes since the start of the session, so a sum cannot overflow: the checks below keep them honest.
+        // Positions count bytes since the start of the session, so a sum cannot overflow: the checks below
+        // keep them honest.
         let end = position + padded_bytes(len);
         if end > self.tail_seen {
             let tail = control.tail.0.load(Ordering::Relaxed);
@@ -183,8 +187,8 @@ impl Consumer {
         }
         let parked = &self.memory.control().consumer.0.parked;
         loop {
-            // PARKED changes by read-modify-write on both sides: a producer's late reset for an earlier record then lies
-            // before this store in its history, never after it.
+            // PARKED changes by read-modify-write on both sides: a producer's late reset for an earlier
+            // record then lies before this store in its history, never after it.
             parked.swap(1, Ordering::AcqRel);
             // SYNC: ring-park, consumer side: PARKED is visible before the stamp is read again.
             fence(Ordering::SeqCst);

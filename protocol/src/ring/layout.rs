@@ -1,7 +1,8 @@
 //! Where things lie in the ring's memfd: control page, stamp array, data area, each on a page boundary.
 //!
-//! Positions (tail, head) count bytes since the ring was made and never wrap in practice (2^64); a position's place in the data area is
-//! its remainder by the capacity, its lap the quotient plus one, so that a zeroed stamp array means "nothing yet".
+//! Positions (tail, head) count bytes since the ring was made and never wrap in practice (2^64); a
+//! position's place in the data area is its remainder by the capacity, its lap the quotient plus one, so
+//! that a zeroed stamp array means "nothing yet".
 
 use super::sync::{AtomicU32, AtomicU64};
 use crate::mapping::MAP_ALIGN_BYTES;

@@ -1,9 +1,10 @@
 //! The ring's memory: one sealed memfd, mapped as control page, stamps, data, data again.
 //!
-//! Owns the mapping and the raw copies into and out of it. Producers write only lines whose ticket they hold; the consumer reads
-//! only lines whose stamp says they are complete. A peer that breaks this can tear bytes, which readers tolerate because they
-//! judge their private copy; it cannot make an access leave the mapping, because every offset is reduced by the capacity and every length is
-//! checked against [`MAX_RECORD_BYTES`] first.
+//! Owns the mapping and the raw copies into and out of it. Producers write only lines whose ticket they
+//! hold; the consumer reads only lines whose stamp says they are complete. A peer that breaks this can tear
+//! bytes, which readers tolerate because they judge their private copy; it cannot make an access leave the
+//! mapping, because every offset is reduced by the capacity and every length is checked against
+//! [`MAX_RECORD_BYTES`] first.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,17 +41,19 @@ pub struct RingMemory {
     data: *mut u8,
 }
 
-// SAFETY: the pointers refer to shared memory that lives as long as `_mapping`. `control` and `stamps` are atomics; writes to and reads from
-// `data` are unsafe functions whose callers uphold the ticket protocol.
+// SAFETY: the pointers refer to shared memory that lives as long as `_mapping`. `control` and `stamps` are
+// atomics; writes to and reads from `data` are unsafe functions whose callers uphold the ticket protocol.
 unsafe impl Send for RingMemory {}
 // SAFETY: as for Send.
 unsafe impl Sync for RingMemory {}
 
 impl RingMemory {
-    /// Makes a ring whose data area has `capacity_bytes` bytes, and the file descriptor to send to the consumer.
+    /// Makes a ring whose data area has `capacity_bytes` bytes, and the file descriptor to send to the
+    /// consumer.
     ///
     /// # Errors
-    /// `InvalidInput` unless the capacity is a power of two from [`MIN_CAPACITY_BYTES`] to [`MAX_CAPACITY_BYTES`]; what memfd_create or mmap report.
+    /// `InvalidInput` unless the capacity is a power of two from [`MIN_CAPACITY_BYTES`](super::MIN_CAPACITY_BYTES) to
+    /// [`MAX_CAPACITY_BYTES`](super::MAX_CAPACITY_BYTES); what memfd_create or mmap report.
     pub fn create(capacity_bytes: usize) -> io::Result<(Self, OwnedFd)> {
         if !is_capacity(capacity_bytes as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "ring capacity out of range"));
@@ -125,10 +128,12 @@ impl RingMemory {
     /// Writes header and parts contiguously at `position`.
     ///
     /// # Safety
-    /// The caller holds the ticket for these lines, the consumer has released them, and the total is at most [`MAX_RECORD_BYTES`].
+    /// The caller holds the ticket for these lines, the consumer has released them, and the total is at
+    /// most [`MAX_RECORD_BYTES`].
     pub(super) unsafe fn write(&self, position: u64, header: &RecordHeader, first: &[u8], rest: &[&[u8]]) {
-        // SAFETY: `place` is below the capacity and a record is at most half of it, so with the data mapped twice every byte written
-        // lies inside; the ticket excludes other producers, the released head excludes the consumer.
+        // SAFETY: `place` is below the capacity and a record is at most half of it, so with the data mapped
+        // twice every byte written lies inside; the ticket excludes other producers, the released head
+        // excludes the consumer.
         unsafe {
             let mut at = self.data.add(self.place(position));
             for part in [header.as_bytes(), first].iter().chain(rest) {
@@ -149,8 +154,9 @@ impl RingMemory {
     /// Copies at most [`MAX_RECORD_BYTES`].
     pub(super) fn read(&self, position: u64, into: &mut [u8]) {
         let bytes = into.len().min(MAX_RECORD_BYTES);
-        // SAFETY: `place` is below the capacity and the length at most half of it, so the source lies inside the double mapping; the
-        // destination is private. A hostile concurrent write can only change which bytes arrive, and any byte is valid.
+        // SAFETY: `place` is below the capacity and the length at most half of it, so the source lies
+        // inside the double mapping; the destination is private. A hostile concurrent write can only change
+        // which bytes arrive, and any byte is valid.
         unsafe { ptr::copy_nonoverlapping(self.data.add(self.place(position)), into.as_mut_ptr(), bytes) };
     }
 

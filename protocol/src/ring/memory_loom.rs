@@ -1,5 +1,6 @@
-//! The ring's memory for the loom model: the same operations on the heap, with loom's atomics, cells that report data races, and a
-//! lock and condition in place of the futex. A wait without a wake-up is a dead lock, which loom reports.
+//! The ring's memory for the loom model: the same operations on the heap, with loom's atomics, cells that
+//! report data races, and a lock and condition in place of the futex. A wait without a wake-up is a dead
+//! lock, which loom reports.
 
 use std::sync::Arc;
 use std::time::Duration;

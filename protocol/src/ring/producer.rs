@@ -1,10 +1,12 @@
 //! The producing end, shared by every thread of the client.
 //!
-//! Cost of a push without contention: one `fetch_add`, the copy, one store, one fence; no system call unless the consumer sleeps.
+//! Cost of a push without contention: one `fetch_add`, the copy, one store, one fence; no system call
+//! unless the consumer sleeps.
 //!
-//! Signals: pushing from a signal handler is sound, and the handler's record gets its own ticket. But if the handler interrupted a push and the
-//! ring is full, the handler waits for a record that cannot be completed until it returns: such a wait ends only through
-//! `should_abort`. After fork the child must not push: it shares the parent's tickets.
+//! Signals: pushing from a signal handler is sound, and the handler's record gets its own ticket. But if
+//! the handler interrupted a push and the ring is full, the handler waits for a record that cannot be
+//! completed until it returns: such a wait ends only through `should_abort`. After fork the child must not
+//! push: it shares the parent's tickets.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool as StdBool, AtomicU64 as StdU64, Ordering as StdOrdering};
@@ -18,7 +20,8 @@ use crate::record::{HEADER_BYTES, Payload, RecordHeader};
 /// Why a record was not pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// The consumer has left, or `should_abort` said so during a wait for space. Nothing can be pushed ever after.
+    /// The consumer has left, or `should_abort` said so during a wait for space. Nothing can be pushed ever
+    /// after.
     #[error("the executor is gone")]
     Disconnected,
     /// More than [`MAX_RECORD_BYTES`](super::MAX_RECORD_BYTES); nothing was pushed.
@@ -47,8 +50,8 @@ impl Producer {
         Self::with_abort(memory, || false)
     }
 
-    /// A producer whose waits for space also end when `should_abort` returns true. It is asked from any pushing thread, at most a few thousand
-    /// times a second, and never while there is space.
+    /// A producer whose waits for space also end when `should_abort` returns true. It is asked from any
+    /// pushing thread, at most a few thousand times a second, and never while there is space.
     pub fn with_abort(memory: RingMemory, should_abort: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             memory,
@@ -66,8 +69,8 @@ impl Producer {
         self.push_record(RecordHeader { op, flags, ..RecordHeader::default() }, &[], parts)
     }
 
-    /// Pushes a fixed payload followed by `rest`, asking for an answer in reply slot `reply` - 1 unless it is 0. Blocks while the ring is
-    /// full.
+    /// Pushes a fixed payload followed by `rest`, asking for an answer in reply slot `reply` - 1 unless it
+    /// is 0. Blocks while the ring is full.
     ///
     /// # Errors
     /// See [`PushError`].
@@ -76,7 +79,8 @@ impl Producer {
         self.push_record(header, payload.as_bytes(), rest)
     }
 
-    /// Pushes any record: `header.len` is filled in, the rest of the header is taken as given. Blocks while the ring is full.
+    /// Pushes any record: `header.len` is filled in, the rest of the header is taken as given. Blocks while
+    /// the ring is full.
     ///
     /// # Errors
     /// See [`PushError`].
@@ -99,12 +103,14 @@ impl Producer {
         let control = self.memory.control();
         let ticket = control.tail.0.fetch_add(padded_bytes(bytes), Ordering::Relaxed);
         let end = ticket.wrapping_add(padded_bytes(bytes));
-        // A head stored here was loaded with Acquire by `wait_for_space`, maybe on another thread: Release and Acquire pass that on.
+        // A head stored here was loaded with Acquire by `wait_for_space`, maybe on another thread: Release
+        // and Acquire pass that on.
         let seen = self.head_seen.load(StdOrdering::Acquire);
         if end.wrapping_sub(seen) > self.memory.capacity_bytes() {
             self.wait_for_space(ticket, end)?;
         }
-        // SAFETY: the ticket is ours alone, the lines were free (checked above), and the length is within the limit.
+        // SAFETY: the ticket is ours alone, the lines were free (checked above), and the length is within
+        // the limit.
         unsafe { self.memory.write(ticket, &header, first, rest) };
         // SYNC: ring-commit, producer side.
         self.memory.stamp(ticket).store(lap(ticket, self.memory.capacity_bytes()), Ordering::Release);

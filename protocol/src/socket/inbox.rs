@@ -1,6 +1,7 @@
 //! Descriptors that have arrived, by tag, until the request or reply that names them is handled.
 //!
-//! Both sides use it: descriptors cross the socket in any order relative to the ring, and several threads may wait for different tags.
+//! Both sides use it: descriptors cross the socket in any order relative to the ring, and several threads
+//! may wait for different tags.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -26,8 +27,8 @@ impl FdInbox {
     /// Takes the descriptor with this tag, receiving from `channel` until it comes or `timeout` passes.
     ///
     /// # Errors
-    /// [`SocketError::TimedOut`] when it did not come, [`SocketError::TooManyFds`] when the peer floods us or sends a message without exactly one
-    /// descriptor, or what receiving reports.
+    /// [`SocketError::TimedOut`] when it did not come, [`SocketError::TooManyFds`] when the peer floods us
+    /// or sends a message without exactly one descriptor, or what receiving reports.
     pub fn take(&self, channel: &Channel, tag: u64, timeout: Duration) -> Result<OwnedFd, SocketError> {
         let end = Instant::now() + timeout;
         loop {

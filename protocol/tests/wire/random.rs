@@ -1,6 +1,7 @@
 //! Random values of any type that serde can read: a deserializer whose input is a number generator.
 //!
-//! It asks the type what it wants next, so a variant or field added to a message is covered without a word here.
+//! It asks the type what it wants next, so a variant or field added to a message is covered without a word
+//! here.
 
 use std::fmt;
 
