@@ -11,7 +11,6 @@ pub mod host;
 pub mod hostfn;
 pub mod init;
 pub mod launch;
-pub mod library;
 pub mod memory;
 pub mod memset;
 pub mod module;

@@ -60,7 +60,7 @@ reasons! {
     Panicked,
     /// The call belongs to a stream capture, which lives in the local driver.
     Capturing,
-    /// A function of a newer driver that this build does not know.
+    /// A function of a newer driver that this build does not know or not carry.
     UnknownFunction,
     /// The argument is certainly invalid: the local driver names the error.
     InvalidArgument,
@@ -94,6 +94,18 @@ reasons! {
     PoolOperation,
     /// Physical memory of another location or handle type, or imported from another process.
     VmmKind,
+    /// A function from an image that the executor was not given.
+    UnknownOrigin,
+    /// The driver does not tell how a kernel's parameters lie (drivers before 12.4).
+    ParameterLayout,
+    /// A launch attribute that holds an event or a graph node.
+    LaunchAttribute,
+    /// A graph node that copies from or to host memory which is not pinned.
+    PageableInGraph,
+    /// A graph node of a kind that the executor does not build (allocation, conditional, external semaphore, batched memory operation).
+    GraphNodeKind,
+    /// A graph that is to be launched from the device.
+    DeviceGraphLaunch,
     /// Memory of the program itself (`cuMemHostRegister`) is not shared with the sidecar.
     HostRegister,
 }

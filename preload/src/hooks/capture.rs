@@ -1,7 +1,19 @@
-//! Hooks of the capture functions.
+//! Hooks of the functions that begin and end a stream capture.
 
 use super::hooks;
+use crate::ops::capture::{begin, end};
+use std::ffi::c_void;
 
 hooks! {
     area capture;
+    fn cuStreamBeginCapture(stream: u64) ptsz cuStreamBeginCapture_ptsz[stream]
+        => begin(|| real::cuStreamBeginCapture(stream));
+    fn cuStreamBeginCapture_v2(stream: u64, mode: u32) ptsz cuStreamBeginCapture_v2_ptsz[stream]
+        => begin(|| real::cuStreamBeginCapture_v2(stream, mode));
+    fn cuStreamBeginCaptureToGraph(
+        stream: u64, graph: u64, dependencies: *const u64, data: *const c_void, count: usize, mode: u32,
+    ) ptsz cuStreamBeginCaptureToGraph_ptsz[stream]
+        => begin(|| real::cuStreamBeginCaptureToGraph(stream, graph, dependencies, data, count, mode));
+    fn cuStreamEndCapture(stream: u64, graph: *mut u64) ptsz cuStreamEndCapture_ptsz[stream]
+        => end(stream, || real::cuStreamEndCapture(stream, graph));
 }

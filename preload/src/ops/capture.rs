@@ -1,1 +1,73 @@
-//! Logic of the capture functions.
+//! Stream capture, which happens wholly in the local driver: captured calls execute nothing, and the graph that they make is
+//! described to the executor when it is instantiated.
+//!
+//! Everybody else asks [`captures`] before forwarding; without any capture in the process that is one atomic load.
+
+use crate::{
+    outcome::{Outcome, Reason},
+    real,
+    result::CuResult,
+};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Captures begun and not ended.
+static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// `CU_STREAM_CAPTURE_STATUS_NONE`.
+const NONE: u32 = 0;
+
+/// Whether any stream of the process is being captured.
+#[inline]
+pub fn active() -> bool {
+    ACTIVE.load(Relaxed) != 0
+}
+
+/// Whether a call on `stream` belongs to a capture, or is one that the capture forbids: the local driver takes it.
+#[inline]
+pub fn captures(stream: u64) -> bool {
+    active() && !matches!(status(stream), Ok(NONE))
+}
+
+fn status(stream: u64) -> Result<u32, CuResult> {
+    let mut status = NONE;
+    // SAFETY: a valid out-parameter; the stream is the program's, and its own call would use it in the same way.
+    unsafe { real::cuStreamIsCapturing(stream, &mut status).ok()? };
+    Ok(status)
+}
+
+/// Gives the local driver the chance to forbid a call that waits or queries while a capture is under way: `harmless` is that call
+/// on local twins, where nothing ever runs.
+#[inline]
+pub fn permits(harmless: impl FnOnce() -> CuResult) -> Result<(), CuResult> {
+    if !active() {
+        return Ok(());
+    }
+    match harmless() {
+        CuResult::NOT_READY => Ok(()),
+        result => result.ok(),
+    }
+}
+
+/// Runs a call that begins a capture.
+pub fn begin(call: impl FnOnce() -> CuResult) -> Outcome {
+    // Calls of other threads must not miss the capture once it has begun.
+    ACTIVE.fetch_add(1, Relaxed);
+    let result = call();
+    if result != CuResult::SUCCESS {
+        ACTIVE.fetch_sub(1, Relaxed);
+    }
+    result.into()
+}
+
+/// Runs the call that ends the capture of `stream`. An error may end it, too.
+pub fn end(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
+    let before = status(stream);
+    let result = call();
+    if before != Ok(NONE) && before.is_ok() && status(stream) == Ok(NONE) {
+        ACTIVE.fetch_sub(1, Relaxed);
+    }
+    result.into()
+}
+
+/// The outcome of a call that belongs to a capture.
+pub const PASS: Outcome = Outcome::PassThrough(Reason::Capturing);

@@ -1,1 +1,210 @@
-//! Logic of the event functions.
+//! Events: a place in a stream's timeline, which the program queries and waits for without asking; only times come from the
+//! executor's event.
+//!
+//! Invariant: an event's state names a value that was pushed to the stream's timeline word after everything the record covers.
+
+use super::capture::{self, captures};
+use super::{context, stream};
+use crate::edge::Out;
+use crate::handles::Handles;
+use crate::outcome::{Outcome, Reason};
+use crate::result::CuResult;
+use crate::session::{Session, session};
+use lightos_protocol::record::{EventRecord, Op, StreamWaitEvent};
+use lightos_protocol::request::{Reply, Request, StreamRequest};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What the shim knows about an event.
+#[derive(Debug)]
+pub struct Event {
+    /// [`NEVER`], [`ASK`], or timeline slot and value of the latest record.
+    state: AtomicU64,
+    /// Whether the latest record belongs to a stream capture.
+    captured: AtomicBool,
+}
+
+/// Never recorded: complete, as native has it.
+const NEVER: u64 = 0;
+/// Recorded by a graph: the executor knows.
+const ASK: u64 = u64::MAX;
+/// Pause between questions to the executor.
+const ASK_AGAIN: Duration = Duration::from_micros(50);
+
+static EVENTS: Handles<Event> = Handles::new();
+/// Events that are gone, to be used again for others: their fields can change under a program that uses a destroyed handle.
+static SPARE: Mutex<Vec<&'static Event>> = Mutex::new(Vec::new());
+
+/// The local driver says what is wrong with the handle.
+const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
+
+impl Event {
+    fn is_captured(&self) -> bool {
+        capture::active() && self.captured.load(Relaxed)
+    }
+
+    /// The next record is a graph's.
+    pub fn recorded_by_graph(&self) {
+        self.captured.store(false, Relaxed);
+        self.state.store(ASK, Relaxed);
+    }
+
+    fn is_complete(&self, handle: u64, session: &Session) -> Result<bool, CuResult> {
+        match self.state.load(Relaxed) {
+            NEVER => Ok(true),
+            ASK => match session.call(&Request::Stream(StreamRequest::EventQuery { event: handle })) {
+                Ok(_) => Ok(true),
+                Err(CuResult::NOT_READY) => Ok(false),
+                Err(error) => Err(error),
+            },
+            state => Ok(session.reached((state >> 32) as u32, state as u32)),
+        }
+    }
+
+    fn wait(&self, handle: u64, session: &Session) -> Result<(), CuResult> {
+        match self.state.load(Relaxed) {
+            NEVER => Ok(()),
+            ASK => {
+                while !self.is_complete(handle, session)? {
+                    std::thread::sleep(ASK_AGAIN);
+                }
+                Ok(())
+            }
+            state => session.wait((state >> 32) as u32, state as u32),
+        }
+    }
+}
+
+/// What is known about an event.
+pub fn find(event: u64) -> Option<&'static Event> {
+    EVENTS.get(event)
+}
+
+/// cuEventCreate: the local event first, which also judges the arguments.
+pub fn create(out: Out<u64>, flags: u32, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let out = out.required()?;
+        let mut event = 0;
+        local(&mut event).ok()?;
+        session.cast(&Request::Stream(StreamRequest::EventCreate { event, flags }))?;
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let known = spare.unwrap_or_else(|| {
+            Box::leak(Box::new(Event { state: AtomicU64::new(NEVER), captured: AtomicBool::new(false) }))
+        });
+        known.state.store(NEVER, Relaxed);
+        known.captured.store(false, Relaxed);
+        EVENTS.insert(event, known);
+        out.put(event);
+        Ok(())
+    };
+    run().into()
+}
+
+/// cuEventDestroy.
+pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
+    let Some(session) = session() else { return UNKNOWN };
+    let Some(known) = EVENTS.remove(event) else { return UNKNOWN };
+    // The executor first: as soon as the local handle is free, another thread may be given the same value.
+    let sent = session.send_op(Op::EventDestroy, event);
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    local().ok().and(sent).into()
+}
+
+/// cuEventRecord and cuEventRecordWithFlags.
+pub fn record(event: u64, stream: u64, flags: u32) -> Outcome {
+    /// `CU_EVENT_RECORD_EXTERNAL`.
+    const FLAGS: u32 = 1;
+    let Some(known) = find(event) else { return UNKNOWN };
+    if flags & !FLAGS != 0 {
+        return UNKNOWN;
+    }
+    if captures(stream) {
+        known.captured.store(true, Relaxed);
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        context::check()?;
+        let stream = stream::find(stream)?;
+        let (slot, value) = stream.mark(session, |slot, value| {
+            session.send(&EventRecord { event, stream: stream.wire(), flags, slot, value, pad: 0 }, &[])
+        })?;
+        known.captured.store(false, Relaxed);
+        known.state.store(u64::from(slot) << 32 | u64::from(value), Relaxed);
+        Ok(())
+    };
+    run().into()
+}
+
+/// cuEventQuery.
+pub fn query(event: u64, local: impl Fn() -> CuResult) -> Outcome {
+    let Some(known) = find(event) else { return UNKNOWN };
+    if known.is_captured() {
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        capture::permits(&local)?;
+        let complete = known.is_complete(event, session)?;
+        session.sticky().map_or(Ok(()), Err)?;
+        if complete { Ok(()) } else { Err(CuResult::NOT_READY) }
+    };
+    run().into()
+}
+
+/// cuEventSynchronize.
+pub fn synchronize(event: u64, local: impl Fn() -> CuResult) -> Outcome {
+    let Some(known) = find(event) else { return UNKNOWN };
+    if known.is_captured() {
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        capture::permits(&local)?;
+        known.wait(event, session)
+    };
+    run().into()
+}
+
+/// cuEventElapsedTime.
+pub fn elapsed(out: Out<f32>, start: u64, end: u64) -> Outcome {
+    let (Some(first), Some(second)) = (find(start), find(end)) else { return UNKNOWN };
+    if first.is_captured() || second.is_captured() {
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let out = out.required()?;
+        match session.call(&Request::Stream(StreamRequest::EventElapsed { start, end }))? {
+            Reply::F32(milliseconds) => out.put(milliseconds),
+            _ => return Err(CuResult::UNKNOWN),
+        }
+        Ok(())
+    };
+    run().into()
+}
+
+/// cuStreamWaitEvent.
+pub fn wait(stream: u64, event: u64, flags: u32) -> Outcome {
+    /// `CU_EVENT_WAIT_EXTERNAL`.
+    const FLAGS: u32 = 1;
+    let Some(known) = find(event) else { return UNKNOWN };
+    if flags & !FLAGS != 0 {
+        return UNKNOWN;
+    }
+    // A captured event draws the stream into the capture.
+    if known.is_captured() || captures(stream) {
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        context::check()?;
+        let stream = stream::find(stream)?;
+        session.send(&StreamWaitEvent { stream: stream.wire(), event, flags, pad: 0 }, &[])?;
+        stream.touch();
+        Ok(())
+    };
+    run().into()
+}

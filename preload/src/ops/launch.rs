@@ -1,1 +1,104 @@
-//! Logic of the launch functions.
+//! Kernel launches: validated as native validates them, parameters copied into the record, pushed.
+//!
+//! The way of an ordinary launch takes no lock and allocates nothing: one look-up of the function, one of the stream, one copy of
+//! the parameters, one push. A launch that native certainly refuses is handed to the local driver, which executes nothing
+//! of it and knows the exact error.
+
+mod config;
+mod limits;
+pub mod params;
+
+use super::capture::{self, captures};
+use super::function::{self, Function};
+use super::{context, stream};
+use crate::outcome::{Outcome, Reason};
+use crate::result::CuResult;
+use crate::session::session;
+use lightos_protocol::record::{LAUNCH_COOPERATIVE, LAUNCH_EX, Launch};
+use params::{Arguments, with_packed};
+
+pub use config::{Config, ex};
+
+/// Blocks, threads and dynamic shared memory of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+}
+
+/// The local driver says what is wrong with the arguments.
+const INVALID: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
+
+/// cuLaunchKernel.
+#[inline]
+pub fn kernel(function: u64, shape: Shape, stream: u64, arguments: Arguments) -> Outcome {
+    launch(function, shape, stream, arguments, 0, &[])
+}
+
+/// cuLaunchCooperativeKernel.
+pub fn cooperative(function: u64, shape: Shape, stream: u64, arguments: Arguments) -> Outcome {
+    launch(function, shape, stream, arguments, LAUNCH_COOPERATIVE | LAUNCH_EX, &[])
+}
+
+/// `attributes` are `CUlaunchAttribute`s, as bytes.
+#[inline]
+fn launch(
+    handle: u64,
+    shape: Shape,
+    stream: u64,
+    arguments: Arguments,
+    flags: u32,
+    attributes: &[u8],
+) -> Outcome {
+    if captures(stream) {
+        return capture::PASS;
+    }
+    let Some(session) = session() else { return INVALID };
+    if let Err(error) = context::check() {
+        return Outcome::Fail(error);
+    }
+    let function = match function::find(handle) {
+        Ok(function) => function,
+        Err(unusable) => return unusable.into(),
+    };
+    if !is_possible(function, handle, &shape, flags) {
+        return INVALID;
+    }
+    let stream = match stream::find(stream) {
+        Ok(stream) => stream,
+        Err(error) => return Outcome::Fail(error),
+    };
+    let run = |params: &[u8]| {
+        let launch = Launch {
+            function: handle,
+            stream: stream.wire(),
+            grid: shape.grid,
+            block: shape.block,
+            shared_bytes: shape.shared_bytes,
+            // Given as an attribute, it is among them already.
+            flags: if attributes.is_empty() { flags } else { LAUNCH_EX },
+            attribute_count: (attributes.len() / config::ATTRIBUTE_BYTES) as u32,
+            param_bytes: params.len() as u32,
+        };
+        session.send(&launch, &[attributes, params])?;
+        // After the push, so that whoever sees the stream as used finds the launch in the ring.
+        stream.touch();
+        Ok(())
+    };
+    with_packed(function, arguments, run).into()
+}
+
+/// Whether native accepts the launch, as far as that can be told at the call.
+#[inline]
+fn is_possible(function: &Function, handle: u64, shape: &Shape, flags: u32) -> bool {
+    limits::device().allows(shape)
+        && limits::threads(shape) <= u64::from(function.max_threads)
+        && function.allows_shared(shape.shared_bytes)
+        && (flags & LAUNCH_COOPERATIVE == 0 || limits::fits_at_once(handle, shape))
+}
+
+/// What goes wrong while the parameters are read.
+pub(super) fn bad_parameters<T>() -> Result<T, CuResult> {
+    Err(CuResult::INVALID_VALUE)
+}

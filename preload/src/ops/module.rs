@@ -1,1 +1,187 @@
-//! Logic of the module functions.
+//! Code images: loaded in the local driver first, whose errors and logs the program sees, and handed to the executor, which
+//! loads them when something in them is first used.
+//!
+//! Modules (`CUmodule`) and libraries (`CUlibrary`) differ in their functions only; both are announced here.
+
+use super::function::{self, Image};
+use super::stream;
+use crate::edge::Out;
+use crate::image;
+use crate::outcome::{Outcome, Reason};
+use crate::result::CuResult;
+use crate::session::{self, Session, session};
+use lightos_protocol::request::{ModuleRequest, Request};
+use rustc_hash::FxHashSet;
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// Images that the executor knows.
+static IMAGES: LazyLock<Mutex<FxHashSet<Image>>> = LazyLock::new(Default::default);
+
+/// JIT options whose value is a number and means the same in another process. Log buffers and the wall time are outputs, which the local
+/// load has filled; symbol tables hold addresses of the program.
+const NUMBER_OPTIONS: [u32; 20] = [0, 1, 7, 8, 9, 10, 11, 13, 14, 16, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34];
+
+/// JIT options as the program passed them.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    names: *const u32,
+    values: *const *mut c_void,
+    count: u32,
+}
+
+impl Options {
+    /// No options.
+    pub const NONE: Self = Self { names: std::ptr::null(), values: std::ptr::null(), count: 0 };
+
+    /// # Safety
+    /// Both lists are null or have `count` entries, until the hooked call returns.
+    pub unsafe fn new(names: *const u32, values: *const *mut c_void, count: u32) -> Self {
+        Self { names, values, count }
+    }
+
+    fn numbers(self) -> Vec<(u32, u64)> {
+        if self.names.is_null() || self.values.is_null() {
+            return Vec::new();
+        }
+        let option = |index| {
+            // SAFETY: not null and below the count, so readable by the promise made to `new`.
+            unsafe { (self.names.add(index).read_unaligned(), self.values.add(index).read_unaligned()) }
+        };
+        let options = (0..self.count as usize).map(option);
+        options
+            .filter(|(name, _)| NUMBER_OPTIONS.contains(name))
+            .map(|(name, value)| (name, value.addr() as u64))
+            .collect()
+    }
+}
+
+/// Where the program's image is.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// In memory.
+    Memory(*const c_void),
+    /// In a file.
+    File(*const c_char),
+}
+
+/// The loading functions. `local` loads into the local driver, writing the handle where it is told, and `unload` undoes that.
+///
+/// # Safety
+/// `source` is the program's argument: valid as soon as `local` has succeeded.
+pub unsafe fn load(
+    out: Out<u64>,
+    source: Source,
+    options: Options,
+    is_library: bool,
+    local: impl FnOnce(*mut u64) -> CuResult,
+    unload: impl FnOnce(u64) -> CuResult,
+) -> Outcome {
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let out = out.required()?;
+        let mut handle = 0;
+        local(&mut handle).ok()?;
+        let image = Image { handle, is_library };
+        // SAFETY: the local driver has accepted the source.
+        let announced = unsafe { announce(session, image, source, options) };
+        if let Err(error) = announced {
+            unload(handle);
+            return Err(error);
+        }
+        out.put(handle);
+        Ok(())
+    };
+    run().into()
+}
+
+/// # Safety
+/// The local driver has accepted the source.
+unsafe fn announce(
+    session: &Session,
+    image: Image,
+    source: Source,
+    options: Options,
+) -> Result<(), CuResult> {
+    match source {
+        Source::Memory(address) => {
+            // SAFETY: as the caller vouches.
+            match unsafe { image::bytes(address.cast()) } {
+                Some(bytes) => send(session, image, bytes, options),
+                // Of a kind that this build does not know: its functions are refused when they are used.
+                None => Ok(()),
+            }
+        }
+        Source::File(path) => {
+            // SAFETY: as the caller vouches, a C string.
+            let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
+            let mut bytes = std::fs::read(path).map_err(|_| CuResult::FILE_NOT_FOUND)?;
+            // PTX in a file has no NUL; behind a binary one more byte does no harm.
+            bytes.push(0);
+            send(session, image, &bytes, options)
+        }
+    }
+}
+
+fn send(session: &Session, image: Image, bytes: &[u8], options: Options) -> Result<(), CuResult> {
+    let tag = session.next_tag();
+    let fd = session::blob(bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    session.send_fd(tag, fd.as_fd())?;
+    session.cast(&Request::Module(ModuleRequest::Load {
+        module: image.handle,
+        blob_tag: tag,
+        bytes: bytes.len() as u64,
+        library: image.is_library,
+        options: options.numbers(),
+    }))?;
+    images().insert(image);
+    Ok(())
+}
+
+fn images() -> std::sync::MutexGuard<'static, FxHashSet<Image>> {
+    IMAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the executor knows the image.
+pub fn is_known(image: Image) -> bool {
+    images().contains(&image)
+}
+
+/// cuLibraryGetModule: the same code under another handle.
+pub fn of_library(out: Out<u64>, library: u64, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let out = out.required()?;
+        let mut module = 0;
+        local(&mut module).ok()?;
+        let image = Image { handle: module, is_library: false };
+        if is_known(Image { handle: library, is_library: true }) && !is_known(image) {
+            session.cast(&Request::Module(ModuleRequest::LibraryModule { module, library }))?;
+            images().insert(image);
+        }
+        out.put(module);
+        Ok(())
+    };
+    run().into()
+}
+
+/// cuModuleUnload and cuLibraryUnload. The executor's driver may wait for the device when it unloads, so the program waits first.
+pub fn unload(handle: u64, is_library: bool, local: impl FnOnce() -> CuResult) -> Outcome {
+    let image = Image { handle, is_library };
+    if !is_known(image) {
+        return Outcome::PassThrough(Reason::InvalidArgument);
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        stream::synchronize_context()?;
+        images().remove(&image);
+        function::forget(image);
+        // The executor first: as soon as the local handle is free, another thread may be given the same value.
+        let request = ModuleRequest::Unload { module: handle, library: is_library };
+        let sent = session.cast(&Request::Module(request));
+        local().ok().and(sent)
+    };
+    run().into()
+}

@@ -1,0 +1,73 @@
+//! cuLaunchKernelEx: a launch with attributes.
+//!
+//! Attributes are copied into the record as they are. Those that hold an event or a graph node of the program are refused.
+
+use super::{INVALID, Shape, launch};
+use crate::edge::In;
+use crate::ops::capture::{self, captures};
+use crate::ops::launch::params::Arguments;
+use crate::outcome::{Outcome, Reason};
+use lightos_protocol::record::{LAUNCH_EX, LaunchAttribute, MAX_LAUNCH_ATTRIBUTES};
+
+/// Size of a `CUlaunchAttribute`.
+pub const ATTRIBUTE_BYTES: usize = size_of::<LaunchAttribute>();
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT`, `_LAUNCH_COMPLETION_EVENT`, `_DEVICE_UPDATABLE_KERNEL_NODE`.
+const WITH_HANDLES: [u32; 3] = [7, 12, 13];
+/// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
+const COOPERATIVE: u32 = 2;
+/// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`.
+const CLUSTER_DIMENSION: u32 = 4;
+
+/// `CUlaunchConfig`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Config {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    stream: u64,
+    attributes: *const u8,
+    attribute_count: u32,
+}
+
+const _: () = assert!(size_of::<Config>() == size_of::<cudarc::driver::sys::CUlaunchConfig>());
+
+/// cuLaunchKernelEx; `default_stream` is what stream 0 means.
+pub fn ex(config: &In<Config>, function: u64, arguments: Arguments, default_stream: u64) -> Outcome {
+    let Ok(config) = config.get() else { return INVALID };
+    let stream = if config.stream == 0 { default_stream } else { config.stream };
+    if captures(stream) {
+        return capture::PASS;
+    }
+    let count = config.attribute_count as usize;
+    if count > MAX_LAUNCH_ATTRIBUTES || (count != 0 && config.attributes.is_null()) {
+        return INVALID;
+    }
+    let attributes: &[u8] = if count == 0 {
+        &[]
+    } else {
+        // SAFETY: not null, so the program's list of that many attributes.
+        unsafe { std::slice::from_raw_parts(config.attributes, count * ATTRIBUTE_BYTES) }
+    };
+    let shape = Shape { grid: config.grid, block: config.block, shared_bytes: config.shared_bytes };
+    let mut flags = if count == 0 { 0 } else { LAUNCH_EX };
+    for attribute in attributes.chunks_exact(ATTRIBUTE_BYTES) {
+        let word = |index: usize| {
+            let at = index * 4;
+            u32::from_ne_bytes([attribute[at], attribute[at + 1], attribute[at + 2], attribute[at + 3]])
+        };
+        // Id and padding, then the value.
+        match word(0) {
+            id if WITH_HANDLES.contains(&id) => return Outcome::Refuse(Reason::LaunchAttribute),
+            COOPERATIVE if word(2) != 0 => flags |= super::LAUNCH_COOPERATIVE,
+            CLUSTER_DIMENSION if !divides([word(2), word(3), word(4)], shape.grid) => return INVALID,
+            _ => {}
+        }
+    }
+    launch(function, shape, stream, arguments, flags, attributes)
+}
+
+/// Whether the grid consists of whole clusters.
+fn divides(cluster: [u32; 3], grid: [u32; 3]) -> bool {
+    cluster.iter().zip(grid).all(|(&cluster, grid)| cluster != 0 && grid.is_multiple_of(cluster))
+}
