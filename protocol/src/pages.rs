@@ -64,6 +64,7 @@ impl SessionPages {
     pub fn create() -> io::Result<(Self, OwnedFd)> {
         let fd = sealed_memfd("lightos-session", PAGES_BYTES as u64)?;
         let pages = Self::map(&fd)?;
+        pages.callbacks().prepare(0);
         pages.layout().status.magic.store(layout::MAGIC, Ordering::Release);
         Ok((pages, fd))
     }

@@ -52,7 +52,7 @@ impl<'a> Callbacks<'a> {
     pub fn post(&self, id: u64, status: u32, should_abort: impl Fn() -> bool) -> Option<u32> {
         let number = self.posted.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let cell = self.cell(number);
-        let previous = number.saturating_sub(CALLBACK_CELLS as u32);
+        let previous = number.wrapping_sub(CALLBACK_CELLS as u32);
         let mut backoff = Backoff::new();
         while cell.done.load(Ordering::Acquire) != previous {
             if backoff.snooze() && should_abort() {
@@ -115,7 +115,38 @@ impl<'a> Callbacks<'a> {
         futex::wake_all(&cell.done);
     }
 
+    /// Marks every cell as finished for a queue whose first callback will be `start` + 1. Numbers wrap; the
+    /// count of cells divides 2^32, so each number keeps its cell.
+    pub(super) fn prepare(&self, start: u32) {
+        self.posted.store(start, Ordering::Relaxed);
+        self.taken.store(start, Ordering::Relaxed);
+        for ahead in 1..=CALLBACK_CELLS as u32 {
+            let number = start.wrapping_add(ahead);
+            self.cell(number).done.store(number.wrapping_sub(CALLBACK_CELLS as u32), Ordering::Relaxed);
+        }
+    }
+
     fn cell(&self, number: u32) -> &'a CallbackCell {
         &self.area.cells[number as usize % CALLBACK_CELLS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::SessionPages;
+
+    #[test]
+    fn numbers_wrap_without_losing_a_callback() {
+        let (pages, _fd) = SessionPages::create().unwrap();
+        let queue = pages.callbacks();
+        queue.prepare(u32::MAX - 300);
+        for id in 0..1000 {
+            let number = queue.post(id, 0, || true).expect("the cell is free");
+            let callback = queue.next(Duration::ZERO).expect("posted just before");
+            assert_eq!((callback.id, callback.number), (id, number));
+            queue.finish(callback);
+            assert!(queue.wait(number, || true));
+        }
     }
 }

@@ -30,12 +30,12 @@ impl FdInbox {
     /// [`SocketError::TimedOut`] when it did not come, [`SocketError::TooManyFds`] when the peer floods us
     /// or sends a message without exactly one descriptor, or what receiving reports.
     pub fn take(&self, channel: &Channel, tag: u64, timeout: Duration) -> Result<OwnedFd, SocketError> {
-        let end = Instant::now() + timeout;
+        let start = Instant::now();
         loop {
             if let Some(fd) = self.remove(tag) {
                 return Ok(fd);
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = timeout.saturating_sub(start.elapsed());
             match channel.recv::<FdMessage>(Some(left.min(TURN))) {
                 Ok((message, fds)) => self.put(message.tag, fds)?,
                 Err(SocketError::TimedOut) if !left.is_zero() => {}
