@@ -9,6 +9,7 @@
 
 mod connect;
 mod slots;
+mod threads;
 
 use crate::{life, ops, result::CuResult};
 use connect::ConnectError;
@@ -38,9 +39,13 @@ use std::{
 use zerocopy::IntoBytes;
 
 pub use slots::TimelineSlots;
+pub use threads::spawn_quietly;
 
 /// How long a file descriptor may take that a reply announces.
 const FD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The watch unmaps memory through the driver and writes one line.
+const WATCH_STACK_BYTES: usize = 256 << 10;
 
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(ptr::null_mut());
 
@@ -118,7 +123,7 @@ impl Session {
     /// Reserves the arenas and starts the watch.
     fn start(&'static self) -> Result<(), ConnectError> {
         ops::memory::reserve().map_err(ConnectError::Arena)?;
-        connect::spawn_quietly("lightos-watch", move || self.watch()).map_err(ConnectError::Thread)
+        spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || self.watch()).map_err(ConnectError::Thread)
     }
 
     /// Waits for the executor's end, which is the end of the socket.
@@ -172,13 +177,13 @@ impl Session {
     /// As [`Session::call`], for a request that the executor answers with a file descriptor under `tag`.
     pub fn call_for_fd(&self, request: &Request, tag: u64) -> Result<(Reply, OwnedFd), CuResult> {
         let reply = self.call(request)?;
-        let fd = self.inbox.take(&self.channel, tag, FD_TIMEOUT).map_err(|_| self.end())?;
+        let fd = self.inbox.take(&self.channel, tag, FD_TIMEOUT).map_err(|_| self.lost_fd())?;
         Ok((reply, fd))
     }
 
     /// Sends a descriptor that a request pushed later names by `tag`.
     pub fn send_fd(&self, tag: u64, fd: BorrowedFd<'_>) -> Result<(), CuResult> {
-        self.channel.send(&FdMessage { tag }, &[fd]).map_err(|_| self.end())
+        self.channel.send(&FdMessage { tag }, &[fd]).map_err(|_| self.lost_fd())
     }
 
     /// A tag that was never used before in this session.
@@ -198,8 +203,11 @@ impl Session {
 
     /// Waits until the device has written `value` to the timeline word; ends with the sticky error if there is one.
     pub fn wait(&self, slot: u32, value: u32) -> Result<(), CuResult> {
-        self.pages.timeline().wait(slot, value, || self.is_over());
-        self.check()
+        if self.pages.timeline().wait(slot, value, || self.is_over()) {
+            self.check()
+        } else {
+            Err(self.end())
+        }
     }
 
     /// The error that every forwarded call returns from now on.
@@ -246,9 +254,14 @@ impl Session {
         self.sticky().is_some() || session().is_none()
     }
 
-    /// The error of a call that the end of the session cut short.
+    /// The error of a call that was cut short: the session failed, or the process has begun to exit.
     fn end(&self) -> CuResult {
-        self.sticky().unwrap_or(CuResult::LAUNCH_FAILED)
+        self.sticky().unwrap_or(CuResult::DEINITIALIZED)
+    }
+
+    /// The error of a file descriptor that did not cross.
+    fn lost_fd(&self) -> CuResult {
+        self.sticky().unwrap_or(CuResult::OPERATING_SYSTEM)
     }
 
     fn push_error(&self, error: PushError) -> CuResult {

@@ -79,4 +79,11 @@ cuTexObjectDestroy, cuTexObjectGetResourceDesc, cuTexObjectGetResourceViewDesc, 
 cuTexRefDestroy, cuTexRefGetAddress, cuTexRefGetAddressMode, cuTexRefGetAddress_v2, cuTexRefGetArray,
 cuTexRefGetBorderColor, cuTexRefGetFilterMode, cuTexRefGetFlags, cuTexRefGetFormat, cuTexRefGetMaxAnisotropy,
 cuTexRefGetMipmapFilterMode, cuTexRefGetMipmapLevelBias, cuTexRefGetMipmapLevelClamp, cuTexRefGetMipmappedArray,
-cuThreadExchangeStreamCaptureMode, cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuVDPAUGetDevice,}
+cuThreadExchangeStreamCaptureMode, cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuVDPAUGetDevice,
+    // CUDA 13.1 and later.
+    cuCoredumpDeregisterCompleteCallback, cuCoredumpDeregisterStartCallback, cuCoredumpRegisterCompleteCallback,
+    cuCoredumpRegisterStartCallback, cuDevSmResourceSplit, cuDeviceGetCliqueCount, cuDeviceGetCliqueInfo,
+    cuDeviceGetFabricClusterUuid, cuFuncGetParamCount, cuGraphExecGetId, cuGraphGetId, cuGraphNodeGetContainingGraph,
+    cuGraphNodeGetLocalId, cuGraphNodeGetParams, cuGraphNodeGetToolsId, cuKernelGetParamCount, cuMemGetLocationInfo,
+    cuStreamGetDevResource,
+}

@@ -105,6 +105,13 @@ refuse! {
         cuCtxRecordEvent cuCtxWaitEvent cuGreenCtxCreate cuGreenCtxRecordEvent cuGreenCtxStreamCreate cuGreenCtxWaitEvent;
     Multicast:
         cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem cuMulticastCreate cuMulticastUnbind;
+    UnknownFunction:
+        cuGraphAddNode_v3 cuGraphNodeSetParams_v2 cuLaunchHostFunc_v2 cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr
+        cuLogicalEndpointBindMem cuLogicalEndpointCreate cuLogicalEndpointDestroy cuLogicalEndpointExport
+        cuLogicalEndpointGetLimits cuLogicalEndpointIdRelease cuLogicalEndpointIdReserve cuLogicalEndpointImport
+        cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMemcpy3DWithAttributesAsync cuMemcpyWithAttributesAsync
+        cuMulticastBindAddr_v2 cuMulticastBindMem_v2 cuStreamBeginCaptureToCig cuStreamBeginRecaptureToGraph
+        cuStreamEndCaptureToCig;
     Peer:
         cuCtxEnablePeerAccess;
     Checkpoint:

@@ -3,8 +3,11 @@
 use super::{Class, NAMES, TABLE, all, classify, local};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What driver 580 (CUDA 13.0) exports, and what later headers add.
 fn exports() -> BTreeSet<&'static str> {
-    include_str!("../../../tests/fixtures/exports/libcuda-580.159.txt").split_whitespace().collect()
+    let driver = include_str!("../../../tests/fixtures/exports/libcuda-580.159.txt");
+    let newer = include_str!("../../../tests/fixtures/exports/libcuda-13.3-newer.txt");
+    driver.split_whitespace().chain(newer.split_whitespace()).collect()
 }
 
 /// Every classified name with the number of places that claim it.
@@ -33,7 +36,10 @@ fn no_name_is_classified_twice() {
 fn every_name_is_found_as_what_it_is() {
     for (row, hook) in all().enumerate() {
         let name = hook.slot.name();
-        assert!(matches!(classify(name.to_bytes()), Class::Hook(found) if std::ptr::eq(found, hook)), "{name:?}");
+        assert!(
+            matches!(classify(name.to_bytes()), Class::Hook(found) if std::ptr::eq(found, hook)),
+            "{name:?}"
+        );
         assert_eq!(usize::from(hook.row), row, "{name:?}");
     }
     for name in local::NAMES {

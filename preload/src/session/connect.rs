@@ -15,7 +15,6 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    thread,
     time::Duration,
 };
 
@@ -130,20 +129,4 @@ pub fn wait_for_hangup(channel: &Channel) {
         // A hang-up is reported whatever is asked for; RDHUP also covers a half-closed peer.
         let _ = poll(&mut [PollFd::new(channel, PollFlags::RDHUP)], None);
     }
-}
-
-/// Starts a thread that takes none of the program's signals.
-pub fn spawn_quietly(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // SAFETY: plain sets on the stack; the mask of this thread is restored below.
-    let (all, mut old) = unsafe {
-        let (mut all, old) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        (all, old)
-    };
-    // SAFETY: as above. A new thread inherits the mask.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old) };
-    let spawned = thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body);
-    // SAFETY: the mask that was read above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
-    spawned.map(drop)
 }

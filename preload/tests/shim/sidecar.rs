@@ -75,7 +75,12 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
     assert_eq!(row("cuMemcpyBatchAsync").refused, 3);
     assert_eq!((row("cuCtxSetCurrent").forwarded, row("cuCtxSetCurrent").failed), (1, 1));
     let reasons: Vec<_> = counters.reasons.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-    assert!(reasons.contains(&("Batch", 3)) && reasons.contains(&("Arrays", 1)) && reasons.contains(&("UnknownFunction", 1)), "{reasons:?}");
+    assert!(
+        reasons.contains(&("Batch", 3))
+            && reasons.contains(&("Arrays", 1))
+            && reasons.contains(&("UnknownFunction", 1)),
+        "{reasons:?}"
+    );
 }
 
 #[test]
