@@ -1,0 +1,49 @@
+//! The exported functions: one file per CUDA object, each a thin edge over the logic of the same name.
+
+pub mod capture;
+pub mod context;
+pub mod copy;
+pub mod device;
+pub mod event;
+pub mod function;
+pub mod graph;
+pub mod graph_exec;
+pub mod graph_node;
+pub mod init;
+pub mod launch;
+pub mod link;
+pub mod memory;
+pub mod memset;
+pub mod module;
+pub mod pool;
+pub mod stream;
+pub mod unserved;
+pub mod vmm;
+
+use crate::edge::Export;
+
+/// Every export, served or not.
+pub fn exports() -> impl Iterator<Item = &'static Export> {
+    let tables: [&'static [Export]; 19] = [
+        capture::TABLE,
+        context::TABLE,
+        copy::TABLE,
+        device::TABLE,
+        event::TABLE,
+        function::TABLE,
+        graph::TABLE,
+        graph_exec::TABLE,
+        graph_node::TABLE,
+        init::TABLE,
+        launch::TABLE,
+        link::TABLE,
+        memory::TABLE,
+        memset::TABLE,
+        module::TABLE,
+        pool::TABLE,
+        stream::TABLE,
+        unserved::TABLE,
+        vmm::TABLE,
+    ];
+    tables.into_iter().flatten()
+}

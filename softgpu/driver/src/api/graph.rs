@@ -1,0 +1,196 @@
+//! Graphs: creation, nodes of every kind, edges and walks.
+
+use crate::abi::{BatchNode, EdgeData, GraphNode, HostNode, KernelNode, KernelNodeV1, Memcpy3d, Memset};
+use crate::edge::{array, exports, get, put, put_list};
+use crate::error::{Error, Result};
+use crate::work::Work;
+use crate::{event, graph, params};
+
+/// Adds a node and writes its handle.
+///
+/// # Safety
+/// `out` is null or valid; `dependencies` holds `count` handles.
+unsafe fn add(
+    out: *mut u64,
+    graph: u64,
+    dependencies: *const u64,
+    count: usize,
+    work: Result<Work>,
+) -> Result {
+    let graph = graph::find(graph)?;
+    if out.is_null() {
+        return Err(Error::INVALID_VALUE);
+    }
+    // SAFETY: this function's contract.
+    unsafe { put(out, graph.add(work?, &array(dependencies, count)?)?) }
+}
+
+/// Edges with data are programmatic launches, which are not carried.
+///
+/// # Safety
+/// `data` is null or holds `count` entries.
+unsafe fn plain(data: *const EdgeData, count: usize) -> Result {
+    // SAFETY: this function's contract.
+    let data = unsafe { array(data, if data.is_null() { 0 } else { count }) }?;
+    if data.iter().all(|edge| *edge == EdgeData::default()) { Ok(()) } else { Err(Error::NOT_SUPPORTED) }
+}
+
+/// # Safety
+/// Both arrays hold `count` handles.
+unsafe fn pairs(from: *const u64, to: *const u64, count: usize) -> Result<Vec<(u64, u64)>> {
+    // SAFETY: this function's contract.
+    unsafe { Ok(array(from, count)?.into_iter().zip(array(to, count)?).collect()) }
+}
+
+/// # Safety
+/// The lists are null or hold `*count` entries.
+unsafe fn put_edges(
+    graph: u64,
+    from: *mut u64,
+    to: *mut u64,
+    data: *mut EdgeData,
+    count: *mut usize,
+) -> Result {
+    let edges = graph::find(graph)?.edges();
+    let (sources, targets): (Vec<u64>, Vec<u64>) = edges.into_iter().unzip();
+    // SAFETY: this function's contract; each list is written with the room that the caller stated.
+    unsafe {
+        let mut room = get(count)?;
+        if from.is_null() != to.is_null() {
+            return Err(Error::INVALID_VALUE);
+        }
+        if !data.is_null() {
+            put_list(data, &mut room, &vec![EdgeData::default(); sources.len()], EdgeData::default())?;
+            room = get(count)?;
+        }
+        if !from.is_null() {
+            put_list(from, &mut room, &sources, 0)?;
+        }
+        put_list(to, count, &targets, 0)
+    }
+}
+
+/// # Safety
+/// The lists are null or hold `*count` entries.
+unsafe fn put_nodes(nodes: &[u64], list: *mut u64, data: *mut EdgeData, count: *mut usize) -> Result {
+    // SAFETY: this function's contract.
+    unsafe {
+        if !data.is_null() && !list.is_null() {
+            let mut room = get(count)?;
+            put_list(data, &mut room, &vec![EdgeData::default(); nodes.len()], EdgeData::default())?;
+        }
+        put_list(list, count, nodes, 0)
+    }
+}
+
+pub(super) fn widen(node: KernelNodeV1) -> KernelNode {
+    let KernelNodeV1 { func, grid, block, shared_bytes, params, extra } = node;
+    KernelNode { func, grid, block, shared_bytes, params, extra, kern: 0, ctx: 0 }
+}
+
+exports! { TABLE:
+    entry cuGraphCreate: (out: *mut u64, flags: u32) {
+        if out.is_null() || flags != 0 { Err(Error::INVALID_VALUE) } else { put(out, graph::create().handle) }
+    }
+    entry cuGraphDestroy: (graph: u64) { graph::destroy(graph) }
+    entry cuGraphClone: (out: *mut u64, original: u64) {
+        let original = graph::find(original)?;
+        if out.is_null() { Err(Error::INVALID_VALUE) } else { put(out, original.copy(true).handle) }
+    }
+    entry cuGraphAddKernelNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const KernelNodeV1) {
+        add(out, graph, deps, count, params::kernel(&widen(get(node)?)))
+    }
+    entry cuGraphAddKernelNode_v2: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const KernelNode) {
+        add(out, graph, deps, count, params::kernel(&get(node)?))
+    }
+    entry cuGraphAddMemcpyNode: (
+        out: *mut u64, graph: u64, deps: *const u64, count: usize, copy: *const Memcpy3d, context: u64
+    ) {
+        add(out, graph, deps, count, params::memcpy(&get(copy)?, context))
+    }
+    entry cuGraphAddMemsetNode: (
+        out: *mut u64, graph: u64, deps: *const u64, count: usize, fill: *const Memset, context: u64
+    ) {
+        add(out, graph, deps, count, params::memset(&get(fill)?, context))
+    }
+    entry cuGraphAddHostNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const HostNode) {
+        add(out, graph, deps, count, params::host(&get(node)?))
+    }
+    entry cuGraphAddChildGraphNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, child: u64) {
+        add(out, graph, deps, count, graph::find(child).map(Work::Child))
+    }
+    entry cuGraphAddEmptyNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize) {
+        add(out, graph, deps, count, Ok(Work::Empty))
+    }
+    entry cuGraphAddEventRecordNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, event: u64) {
+        add(out, graph, deps, count, event::find(event).map(Work::RecordEvent))
+    }
+    entry cuGraphAddEventWaitNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, event: u64) {
+        add(out, graph, deps, count, event::find(event).map(Work::WaitEvent))
+    }
+    entry cuGraphAddBatchMemOpNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const BatchNode) {
+        add(out, graph, deps, count, params::batch(&get(node)?))
+    }
+    entry cuGraphAddNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const GraphNode) {
+        add(out, graph, deps, count, params::generic(&get(node)?))
+    }
+    entry cuGraphAddNode_v2: (
+        out: *mut u64, graph: u64, deps: *const u64, data: *const EdgeData, count: usize, node: *const GraphNode
+    ) {
+        plain(data, count)?;
+        add(out, graph, deps, count, params::generic(&get(node)?))
+    }
+    entry cuGraphDestroyNode: (node: u64) {
+        let node = graph::node(node)?;
+        graph::find(node.graph)?.remove(node.handle);
+        Ok(())
+    }
+    entry cuGraphAddDependencies: (graph: u64, from: *const u64, to: *const u64, count: usize) {
+        graph::find(graph)?.add_edges(&pairs(from, to, count)?)
+    }
+    entry cuGraphAddDependencies_v2: (
+        graph: u64, from: *const u64, to: *const u64, data: *const EdgeData, count: usize
+    ) {
+        plain(data, count)?;
+        graph::find(graph)?.add_edges(&pairs(from, to, count)?)
+    }
+    entry cuGraphRemoveDependencies: (graph: u64, from: *const u64, to: *const u64, count: usize) {
+        graph::find(graph)?.remove_edges(&pairs(from, to, count)?)
+    }
+    entry cuGraphRemoveDependencies_v2: (
+        graph: u64, from: *const u64, to: *const u64, data: *const EdgeData, count: usize
+    ) {
+        plain(data, count)?;
+        graph::find(graph)?.remove_edges(&pairs(from, to, count)?)
+    }
+    entry cuGraphGetNodes: (graph: u64, list: *mut u64, count: *mut usize) {
+        put_list(list, count, &graph::find(graph)?.node_handles(), 0)
+    }
+    entry cuGraphGetRootNodes: (graph: u64, list: *mut u64, count: *mut usize) {
+        put_list(list, count, &graph::find(graph)?.roots(), 0)
+    }
+    entry cuGraphGetEdges: (graph: u64, from: *mut u64, to: *mut u64, count: *mut usize) {
+        put_edges(graph, from, to, std::ptr::null_mut(), count)
+    }
+    entry cuGraphGetEdges_v2: (graph: u64, from: *mut u64, to: *mut u64, data: *mut EdgeData, count: *mut usize) {
+        put_edges(graph, from, to, data, count)
+    }
+    entry cuGraphNodeGetDependencies: (node: u64, list: *mut u64, count: *mut usize) {
+        put_nodes(&graph::node(node)?.dependencies(), list, std::ptr::null_mut(), count)
+    }
+    entry cuGraphNodeGetDependencies_v2: (node: u64, list: *mut u64, data: *mut EdgeData, count: *mut usize) {
+        put_nodes(&graph::node(node)?.dependencies(), list, data, count)
+    }
+    entry cuGraphNodeGetDependentNodes: (node: u64, list: *mut u64, count: *mut usize) {
+        let node = graph::node(node)?;
+        put_nodes(&graph::find(node.graph)?.dependents(node.handle), list, std::ptr::null_mut(), count)
+    }
+    entry cuGraphNodeGetDependentNodes_v2: (node: u64, list: *mut u64, data: *mut EdgeData, count: *mut usize) {
+        let node = graph::node(node)?;
+        put_nodes(&graph::find(node.graph)?.dependents(node.handle), list, data, count)
+    }
+    entry cuGraphNodeFindInClone: (out: *mut u64, original: u64, clone: u64) {
+        put(out, graph::find(clone)?.clone_of(original)?)
+    }
+    entry cuGraphNodeGetType: (node: u64, kind: *mut u32) { put(kind, graph::node(node)?.work().node_type()) }
+}

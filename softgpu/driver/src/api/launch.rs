@@ -1,0 +1,48 @@
+//! Launches.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::abi::{AttributeValue, LaunchAttribute, LaunchConfig};
+use crate::edge::{array, exports, get};
+use crate::error::Result;
+use crate::launch::{COOPERATIVE, Request, prepare};
+use crate::work::Work;
+use crate::{context, stream};
+
+/// # Safety
+/// As [`prepare`].
+unsafe fn launch(request: &Request, handle: u64) -> Result {
+    context::healthy()?;
+    let stream = stream::find(handle)?;
+    // SAFETY: this function's contract.
+    stream.submit(Work::Kernel(Arc::new(unsafe { prepare(request) }?)))
+}
+
+const COOPERATIVE_ONLY: LaunchAttribute =
+    LaunchAttribute { id: COOPERATIVE, pad: [0; 4], value: AttributeValue([1, 0, 0, 0, 0, 0, 0, 0]) };
+
+exports! { TABLE:
+    entry cuLaunchKernel / cuLaunchKernel_ptsz: (
+        function: u64, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
+        shared_bytes: u32, stream: u64, params: *mut *mut c_void, extra: *mut *mut c_void
+    ) {
+        let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+        launch(&Request { function, grid, block, shared_bytes, params, extra, attributes: &[] }, stream)
+    }
+    entry cuLaunchKernelEx / cuLaunchKernelEx_ptsz: (
+        config: *const LaunchConfig, function: u64, params: *mut *mut c_void, extra: *mut *mut c_void
+    ) {
+        let LaunchConfig { grid, block, shared_bytes, stream, attributes, attribute_count } = get(config)?;
+        let attributes = array(attributes, attribute_count as usize)?;
+        launch(&Request { function, grid, block, shared_bytes, params, extra, attributes: &attributes }, stream)
+    }
+    entry cuLaunchCooperativeKernel / cuLaunchCooperativeKernel_ptsz: (
+        function: u64, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
+        shared_bytes: u32, stream: u64, params: *mut *mut c_void
+    ) {
+        let (grid, block, extra) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z], std::ptr::null_mut());
+        let attributes = &[COOPERATIVE_ONLY];
+        launch(&Request { function, grid, block, shared_bytes, params, extra, attributes }, stream)
+    }
+}

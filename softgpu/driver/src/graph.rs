@@ -1,0 +1,410 @@
+//! Graphs: nodes of work with dependencies, executable copies of them, and updates of those copies.
+//!
+//! An executable graph runs its nodes one after the other in an order that keeps every dependency, as one task of the stream.
+//!
+//! Lock order: a graph's nodes before a node's work and dependencies.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::abi::MemOp;
+use crate::capture;
+use crate::context;
+use crate::error::{Error, Result};
+use crate::handle::{self, Table};
+use crate::stream::Stream;
+use crate::work::{Task, Work, prepare};
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    pub handle: u64,
+    pub graph: u64,
+    /// The node that this one was cloned from, 0 for none.
+    pub original: u64,
+    enabled: AtomicBool,
+    work: Mutex<Work>,
+    dependencies: Mutex<Vec<u64>>,
+}
+
+/// One graph.
+#[derive(Debug)]
+pub struct Graph {
+    pub handle: u64,
+    nodes: Mutex<Vec<Arc<Node>>>,
+}
+
+/// An executable graph: a private copy of the nodes, in execution order.
+#[derive(Debug)]
+pub struct Exec {
+    pub handle: u64,
+    pub flags: u64,
+    graph: Arc<Graph>,
+    order: Vec<Arc<Node>>,
+}
+
+static GRAPHS: Table<Graph> = Table::new();
+static NODES: Table<Node> = Table::new();
+static EXECS: Table<Exec> = Table::new();
+
+/// Why an update of an executable graph was refused: `CUgraphExecUpdateResult` and the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    pub result: u32,
+    pub node: u64,
+}
+
+const TOPOLOGY_CHANGED: u32 = 2;
+const NODE_TYPE_CHANGED: u32 = 3;
+
+pub fn find(handle: u64) -> Result<Arc<Graph>> {
+    GRAPHS.get(handle).ok_or(Error::INVALID_VALUE)
+}
+
+pub fn node(handle: u64) -> Result<Arc<Node>> {
+    NODES.get(handle).ok_or(Error::INVALID_VALUE)
+}
+
+pub fn exec(handle: u64) -> Result<Arc<Exec>> {
+    EXECS.get(handle).ok_or(Error::INVALID_VALUE)
+}
+
+/// `cuGraphCreate`.
+pub fn create() -> Arc<Graph> {
+    let graph = Arc::new(Graph { handle: handle::fresh(), nodes: Mutex::default() });
+    GRAPHS.insert(graph.handle, graph.clone());
+    graph
+}
+
+/// Makes a child graph's handle known, so that the program can walk its nodes.
+pub fn list(graph: &Arc<Graph>) -> u64 {
+    GRAPHS.insert(graph.handle, graph.clone());
+    graph.handle
+}
+
+/// `cuGraphDestroy`.
+pub fn destroy(handle: u64) -> Result {
+    let graph = GRAPHS.remove(handle).ok_or(Error::INVALID_VALUE)?;
+    for node in graph.nodes().iter() {
+        NODES.remove(node.handle);
+    }
+    Ok(())
+}
+
+/// `cuGraphExecDestroy`.
+pub fn destroy_exec(handle: u64) -> Result {
+    EXECS.remove(handle).map(drop).ok_or(Error::INVALID_VALUE)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Node {
+    pub fn work(&self) -> Work {
+        lock(&self.work).clone()
+    }
+
+    pub fn dependencies(&self) -> Vec<u64> {
+        lock(&self.dependencies).clone()
+    }
+
+    /// Replaces the work by other work of the same type.
+    pub fn set_work(&self, work: Work) -> Result {
+        let mut held = lock(&self.work);
+        if held.node_type() != work.node_type() {
+            return Err(Error::INVALID_VALUE);
+        }
+        *held = work;
+        Ok(())
+    }
+
+    /// The address and number of a memory operation node's operations; they live as long as the node's work.
+    pub fn mem_ops(&self) -> Option<(*const MemOp, usize)> {
+        match &*lock(&self.work) {
+            Work::MemOps(ops) => Some((ops.as_ptr(), ops.len())),
+            _ => None,
+        }
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+}
+
+impl Work {
+    /// `CUgraphNodeType`.
+    pub fn node_type(&self) -> u32 {
+        match self {
+            Work::Kernel(_) => 0,
+            Work::Copy(_) => 1,
+            Work::Fill(_) => 2,
+            Work::Host(_) => 3,
+            Work::Child(_) => 4,
+            Work::Empty => 5,
+            Work::WaitEvent(_) => 6,
+            Work::RecordEvent(_) => 7,
+            Work::MemOps(_) => 12,
+        }
+    }
+}
+
+impl Graph {
+    fn nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
+        lock(&self.nodes)
+    }
+
+    /// Adds a node after nodes of the same graph.
+    pub fn add(&self, work: Work, dependencies: &[u64]) -> Result<u64> {
+        let work = match work {
+            // A child graph is copied, so that later changes of the original do not reach this graph.
+            Work::Child(child) => Work::Child(child.copy(false)),
+            work => work,
+        };
+        let mut nodes = self.nodes();
+        self.check_own(dependencies)?;
+        Ok(self.push(&mut nodes, work, dependencies.to_vec(), 0))
+    }
+
+    fn push(&self, nodes: &mut Vec<Arc<Node>>, work: Work, dependencies: Vec<u64>, original: u64) -> u64 {
+        let handle = handle::fresh();
+        let node = Arc::new(Node {
+            handle,
+            graph: self.handle,
+            original,
+            enabled: AtomicBool::new(true),
+            work: Mutex::new(work),
+            dependencies: Mutex::new(dependencies),
+        });
+        NODES.insert(handle, node.clone());
+        nodes.push(node);
+        handle
+    }
+
+    fn check_own(&self, handles: &[u64]) -> Result {
+        let mut seen = FxHashSet::default();
+        for handle in handles {
+            if node(*handle)?.graph != self.handle || !seen.insert(*handle) {
+                return Err(Error::INVALID_VALUE);
+            }
+        }
+        Ok(())
+    }
+
+    /// All nodes, in the order in which they were added.
+    pub fn node_handles(&self) -> Vec<u64> {
+        self.nodes().iter().map(|node| node.handle).collect()
+    }
+
+    /// The nodes without dependencies.
+    pub fn roots(&self) -> Vec<u64> {
+        let nodes = self.nodes();
+        nodes.iter().filter(|node| lock(&node.dependencies).is_empty()).map(|node| node.handle).collect()
+    }
+
+    /// Every dependency as (from, to).
+    pub fn edges(&self) -> Vec<(u64, u64)> {
+        let nodes = self.nodes();
+        let edges_of = |node: &Arc<Node>| {
+            let to = node.handle;
+            lock(&node.dependencies).iter().map(|from| (*from, to)).collect::<Vec<_>>()
+        };
+        nodes.iter().flat_map(edges_of).collect()
+    }
+
+    /// The nodes that depend directly on a node.
+    pub fn dependents(&self, handle: u64) -> Vec<u64> {
+        let nodes = self.nodes();
+        let depends = |node: &&Arc<Node>| lock(&node.dependencies).contains(&handle);
+        nodes.iter().filter(depends).map(|node| node.handle).collect()
+    }
+
+    /// `cuGraphAddDependencies`.
+    pub fn add_edges(&self, edges: &[(u64, u64)]) -> Result {
+        let _nodes = self.nodes();
+        for (from, to) in edges {
+            self.check_own(&[*from])?;
+            self.check_own(&[*to])?;
+            let to = node(*to)?;
+            let mut dependencies = lock(&to.dependencies);
+            if dependencies.contains(from) || to.handle == *from {
+                return Err(Error::INVALID_VALUE);
+            }
+            dependencies.push(*from);
+        }
+        Ok(())
+    }
+
+    /// `cuGraphRemoveDependencies`.
+    pub fn remove_edges(&self, edges: &[(u64, u64)]) -> Result {
+        let _nodes = self.nodes();
+        for (from, to) in edges {
+            let to = node(*to)?;
+            let mut dependencies = lock(&to.dependencies);
+            let at = dependencies.iter().position(|known| known == from).ok_or(Error::INVALID_VALUE)?;
+            dependencies.remove(at);
+        }
+        Ok(())
+    }
+
+    /// `cuGraphDestroyNode`.
+    pub fn remove(&self, handle: u64) {
+        let mut nodes = self.nodes();
+        nodes.retain(|node| node.handle != handle);
+        for node in nodes.iter() {
+            lock(&node.dependencies).retain(|known| *known != handle);
+        }
+        NODES.remove(handle);
+    }
+
+    /// The nodes in an order that keeps every dependency; an error where there is a cycle.
+    pub fn ordered(&self) -> Result<Vec<Arc<Node>>> {
+        let nodes = self.nodes().clone();
+        let mut waiting: FxHashMap<u64, usize> = FxHashMap::default();
+        let mut dependents: FxHashMap<u64, Vec<Arc<Node>>> = FxHashMap::default();
+        let mut ready = std::collections::VecDeque::new();
+        for node in &nodes {
+            let dependencies = node.dependencies();
+            if dependencies.is_empty() {
+                ready.push_back(node.clone());
+            }
+            waiting.insert(node.handle, dependencies.len());
+            for from in dependencies {
+                dependents.entry(from).or_default().push(node.clone());
+            }
+        }
+        let mut order = Vec::with_capacity(nodes.len());
+        while let Some(node) = ready.pop_front() {
+            for next in dependents.get(&node.handle).into_iter().flatten() {
+                if let Some(count) = waiting.get_mut(&next.handle) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.push_back(next.clone());
+                    }
+                }
+            }
+            order.push(node);
+        }
+        if order.len() == nodes.len() { Ok(order) } else { Err(Error::INVALID_VALUE) }
+    }
+
+    /// A deep copy; `listed` makes it a graph of its own that the program can destroy.
+    pub fn copy(&self, listed: bool) -> Arc<Graph> {
+        let copy = if listed {
+            create()
+        } else {
+            Arc::new(Graph { handle: handle::fresh(), nodes: Mutex::default() })
+        };
+        let nodes = self.nodes().clone();
+        let mut renamed: FxHashMap<u64, u64> = FxHashMap::default();
+        let mut copied = copy.nodes();
+        for node in &nodes {
+            let work = match node.work() {
+                Work::Child(child) => Work::Child(child.copy(false)),
+                work => work,
+            };
+            renamed.insert(node.handle, copy.push(&mut copied, work, Vec::new(), node.handle));
+        }
+        for (old, new) in nodes.iter().zip(copied.iter()) {
+            *lock(&new.dependencies) =
+                old.dependencies().iter().filter_map(|from| renamed.get(from).copied()).collect();
+        }
+        drop(copied);
+        copy
+    }
+
+    /// The copy of a node of the graph that this one was cloned from.
+    pub fn clone_of(&self, original: u64) -> Result<u64> {
+        let nodes = self.nodes();
+        nodes
+            .iter()
+            .find(|node| node.original == original)
+            .map(|node| node.handle)
+            .ok_or(Error::INVALID_VALUE)
+    }
+
+    /// `cuGraphInstantiate`.
+    pub fn instantiate(&self, flags: u64) -> Result<u64> {
+        context::healthy()?;
+        let graph = self.copy(false);
+        let order = graph.ordered()?;
+        let exec = Arc::new(Exec { handle: handle::fresh(), flags, graph, order });
+        let handle = exec.handle;
+        EXECS.insert(handle, exec);
+        Ok(handle)
+    }
+
+    /// Types and dependencies by position, which is what an update must leave as they are.
+    fn shape(&self) -> Vec<(u64, u32, Vec<usize>)> {
+        let nodes = self.nodes();
+        let index: FxHashMap<u64, usize> =
+            nodes.iter().enumerate().map(|(i, node)| (node.handle, i)).collect();
+        let shape = |node: &Arc<Node>| {
+            let mut from: Vec<usize> =
+                node.dependencies().iter().filter_map(|handle| index.get(handle).copied()).collect();
+            from.sort_unstable();
+            (node.handle, node.work().node_type(), from)
+        };
+        nodes.iter().map(shape).collect()
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        for node in self.nodes().iter() {
+            NODES.remove(node.handle);
+        }
+    }
+}
+
+impl Exec {
+    /// The executable node of a node of the graph that was instantiated.
+    pub fn node_of(&self, original: u64) -> Result<Arc<Node>> {
+        self.order.iter().find(|node| node.original == original).cloned().ok_or(Error::INVALID_VALUE)
+    }
+
+    /// `cuGraphLaunch`: one task of the stream, or a child graph of the graph that the stream captures.
+    pub fn launch(&self, stream: &Arc<Stream>) -> Result {
+        context::healthy()?;
+        if capture::is_capturing(stream)? {
+            return stream.submit(Work::Child(self.graph.clone()));
+        }
+        capture::forbid_implicit(stream)?;
+        let mut tasks = Vec::new();
+        for node in self.order.iter().filter(|node| node.is_enabled()) {
+            prepare(node.work(), &mut tasks)?;
+        }
+        stream.enqueue(Task::Sequence(tasks)).map(drop)
+    }
+
+    /// `cuGraphExecUpdate`: takes over the parameters of a graph of the same shape.
+    pub fn update(&self, graph: &Graph) -> std::result::Result<(), Mismatch> {
+        let (own, new) = (self.graph.shape(), graph.shape());
+        if own.len() != new.len() {
+            return Err(Mismatch { result: TOPOLOGY_CHANGED, node: 0 });
+        }
+        for (own, new) in own.iter().zip(&new) {
+            if own.1 != new.1 {
+                return Err(Mismatch { result: NODE_TYPE_CHANGED, node: new.0 });
+            }
+            if own.2 != new.2 {
+                return Err(Mismatch { result: TOPOLOGY_CHANGED, node: new.0 });
+            }
+        }
+        let works: Vec<Work> = graph.nodes().iter().map(|node| node.work()).collect();
+        for (node, work) in self.graph.nodes().iter().zip(works) {
+            let work = match work {
+                Work::Child(child) => Work::Child(child.copy(false)),
+                work => work,
+            };
+            let _ = node.set_work(work);
+        }
+        Ok(())
+    }
+}

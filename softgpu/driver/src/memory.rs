@@ -1,0 +1,334 @@
+//! Allocations of device, pinned host and managed memory, and the stream-ordered pools.
+//!
+//! Freeing waits for the context's queued work, as hardware does, so no running task sees memory vanish.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use lightos_softgpu_engine::profile::MAX_DEVICES;
+
+use crate::abi::{MemLocation, PoolProps};
+use crate::context::{self, Context};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::handle::{self, Table};
+use crate::heap::{self, ALIGNMENT, pages};
+use crate::space::{Kind, Range, SPACE};
+use crate::stream::Stream;
+use crate::work::Task;
+
+/// Pitch granularity of `cuMemAllocPitch`.
+const PITCH: u64 = 512;
+const PAGE: u64 = 4096;
+/// `CU_MEMHOSTALLOC_PORTABLE | DEVICEMAP | WRITECOMBINED`.
+const HOST_ALLOC_FLAGS: u32 = 7;
+/// `CU_MEMHOSTREGISTER_PORTABLE | DEVICEMAP | READ_ONLY`; IOMEMORY is not supported.
+const REGISTER_FLAGS: u32 = 1 | 2 | 8;
+const REGISTER_IO_MEMORY: u32 = 4;
+
+/// Memory that has left the address space and is still to be returned to the device.
+#[derive(Debug)]
+struct Block {
+    device: Device,
+    start: u64,
+    bytes: u64,
+    pool: Option<Arc<Pool>>,
+}
+
+impl Block {
+    /// Returns the memory to the device.
+    fn free(self) {
+        heap::free(self.device, self.start, self.bytes);
+        if let Some(pool) = self.pool {
+            pool.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+fn enter(context: &Context, start: u64, bytes: u64, granularity: u64, kind: Kind) -> Result {
+    let range = Range::new(start, bytes, granularity, kind, context.device, context.handle);
+    if SPACE.insert(range) { Ok(()) } else { Err(Error::UNKNOWN) }
+}
+
+fn allocate_as(context: &Context, bytes: u64, kind: Kind) -> Result<u64> {
+    if bytes == 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    let start = heap::allocate(context.device, bytes)?;
+    enter(context, start, bytes, ALIGNMENT, kind)?;
+    Ok(start)
+}
+
+/// `cuMemAlloc`.
+pub fn allocate(bytes: usize) -> Result<u64> {
+    allocate_as(&*context::healthy()?, bytes as u64, Kind::Device)
+}
+
+/// `cuMemAllocManaged`; the flags are `CU_MEM_ATTACH_GLOBAL` or `CU_MEM_ATTACH_HOST`.
+pub fn allocate_managed(bytes: usize, flags: u32) -> Result<u64> {
+    let context = context::healthy()?;
+    if !matches!(flags, 1 | 2) {
+        return Err(Error::INVALID_VALUE);
+    }
+    allocate_as(&context, bytes as u64, Kind::Managed)
+}
+
+/// `cuMemAllocPitch`: address and pitch.
+pub fn allocate_pitch(width: usize, height: usize, element_bytes: u32) -> Result<(u64, usize)> {
+    let context = context::healthy()?;
+    if width == 0 || height == 0 || !matches!(element_bytes, 4 | 8 | 16) {
+        return Err(Error::INVALID_VALUE);
+    }
+    let pitch = (width as u64).checked_next_multiple_of(PITCH).ok_or(Error::OUT_OF_MEMORY)?;
+    let bytes = pitch.checked_mul(height as u64).ok_or(Error::OUT_OF_MEMORY)?;
+    Ok((allocate_as(&context, bytes, Kind::Device)?, pitch as usize))
+}
+
+/// Zeroed memory for a module's globals; the heap's alignment is more than any `.align` that compilers emit.
+pub fn allocate_global(device: Device, context: u64, bytes: u64, align: u64) -> Option<u64> {
+    let bytes = bytes.max(1);
+    let start = if align <= ALIGNMENT { heap::allocate(device, bytes).ok()? } else { return None };
+    // SAFETY: the heap has just given out these bytes, readable and writable.
+    unsafe { std::ptr::write_bytes(start as *mut u8, 0, bytes as usize) };
+    SPACE.insert(Range::new(start, bytes, ALIGNMENT, Kind::Global, device, context)).then_some(start)
+}
+
+/// Frees a module's globals.
+pub fn free_global(start: u64) {
+    if let Some(range) = SPACE.remove(start, |range| range.kind == Kind::Global) {
+        heap::free(range.device, range.start, range.bytes);
+    }
+}
+
+/// `cuMemFree`: device, managed and pool memory.
+pub fn free(start: u64) -> Result {
+    let context = context::healthy()?;
+    if start == 0 {
+        return Ok(());
+    }
+    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool(_));
+    if !SPACE.find(start).is_some_and(|range| range.start == start && freeable(&range)) {
+        return Err(Error::INVALID_VALUE);
+    }
+    context.synchronize()?;
+    release_block(start, freeable).ok_or(Error::INVALID_VALUE)?.free();
+    Ok(())
+}
+
+fn release_block(start: u64, accept: impl FnOnce(&Range) -> bool) -> Option<Block> {
+    let range = SPACE.remove(start, accept)?;
+    let pool = if let Kind::Pool(handle) = range.kind { POOLS.get(handle) } else { None };
+    Some(Block { device: range.device, start: range.start, bytes: range.bytes, pool })
+}
+
+/// `cuMemHostAlloc`; `cuMemAllocHost` passes no flags.
+pub fn allocate_host(bytes: usize, flags: u32) -> Result<u64> {
+    let context = context::healthy()?;
+    if bytes == 0 || flags & !HOST_ALLOC_FLAGS != 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    let start = pages::map(bytes as u64, PAGE, true)?;
+    // Under unified addressing every pinned allocation is portable and mapped.
+    enter(&context, start, bytes as u64, PAGE, Kind::Host(flags | 3))?;
+    Ok(start)
+}
+
+/// `cuMemFreeHost`.
+pub fn free_host(start: u64) -> Result {
+    let context = context::healthy()?;
+    let is_host = |range: &Range| matches!(range.kind, Kind::Host(_));
+    if !SPACE.find(start).is_some_and(|range| range.start == start && is_host(&range)) {
+        return Err(Error::INVALID_VALUE);
+    }
+    context.synchronize()?;
+    let range = SPACE.remove(start, is_host).ok_or(Error::INVALID_VALUE)?;
+    pages::unmap(range.start, range.bytes.next_multiple_of(PAGE));
+    Ok(())
+}
+
+/// `cuMemHostRegister`.
+pub fn register_host(start: u64, bytes: usize, flags: u32) -> Result {
+    let context = context::healthy()?;
+    if flags & REGISTER_IO_MEMORY != 0 {
+        return Err(Error::NOT_SUPPORTED);
+    }
+    let end = start.checked_add(bytes as u64).ok_or(Error::INVALID_VALUE)?;
+    if start == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    if SPACE.overlaps(start, end) {
+        return Err(Error::HOST_MEMORY_ALREADY_REGISTERED);
+    }
+    enter(&context, start, bytes as u64, 1, Kind::Registered(flags))
+}
+
+/// `cuMemHostUnregister`.
+pub fn unregister_host(start: u64) -> Result {
+    let context = context::healthy()?;
+    if start == 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    let is_registered = |range: &Range| matches!(range.kind, Kind::Registered(_));
+    if !SPACE.find(start).is_some_and(|range| range.start == start && is_registered(&range)) {
+        return Err(Error::HOST_MEMORY_NOT_REGISTERED);
+    }
+    context.synchronize()?;
+    SPACE.remove(start, is_registered).map(drop).ok_or(Error::HOST_MEMORY_NOT_REGISTERED)
+}
+
+/// `cuMemHostGetFlags`.
+pub fn host_flags(address: u64) -> Result<u32> {
+    context::healthy()?;
+    match SPACE.find(address).map(|range| range.kind) {
+        Some(Kind::Host(flags) | Kind::Registered(flags)) => Ok(flags),
+        _ => Err(Error::INVALID_VALUE),
+    }
+}
+
+/// `cuMemHostGetDevicePointer`: the same address.
+pub fn host_device_pointer(address: u64, flags: u32) -> Result<u64> {
+    context::healthy()?;
+    if flags != 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    match SPACE.find(address).map(|range| range.kind) {
+        Some(Kind::Host(_) | Kind::Registered(_)) => Ok(address),
+        _ => Err(Error::INVALID_VALUE),
+    }
+}
+
+/// `cuMemGetAddressRange`: start and size of the allocation around an address.
+pub fn address_range(address: u64) -> Result<(u64, usize)> {
+    context::healthy()?;
+    let range = SPACE.find(address).filter(|range| address < range.start + range.bytes);
+    range.map(|range| (range.start, range.bytes as usize)).ok_or(Error::NOT_FOUND)
+}
+
+/// Frees what a destroyed context leaves behind. Mappings belong to no context and stay.
+pub(crate) fn forget_context(context: u64) {
+    for range in SPACE.drain(|range| range.context == context) {
+        match range.kind {
+            Kind::Host(_) => pages::unmap(range.start, range.bytes.next_multiple_of(PAGE)),
+            Kind::Registered(_) | Kind::Mapped { .. } => {}
+            _ => heap::free(range.device, range.start, range.bytes),
+        }
+    }
+}
+
+/// A memory pool. Reuse is the heap's business, so thresholds and reuse policies are remembered and have no effect.
+#[derive(Debug)]
+pub struct Pool {
+    pub handle: u64,
+    pub device: Device,
+    pub is_default: bool,
+    /// Bytes allocated and not yet freed in stream order, and their highest sum.
+    pub used: AtomicU64,
+    pub high: AtomicU64,
+    pub release_threshold: AtomicU64,
+    /// The three reuse switches, attributes 1 to 3.
+    pub reuse: [AtomicU64; 3],
+}
+
+static POOLS: Table<Pool> = Table::new();
+static DEFAULT_POOLS: LazyLock<[Mutex<(u64, u64)>; MAX_DEVICES]> = LazyLock::new(Default::default);
+
+fn new_pool(device: Device, is_default: bool) -> u64 {
+    let pool = Pool {
+        handle: handle::fresh(),
+        device,
+        is_default,
+        used: AtomicU64::new(0),
+        high: AtomicU64::new(0),
+        release_threshold: AtomicU64::new(0),
+        reuse: [const { AtomicU64::new(1) }; 3],
+    };
+    let handle = pool.handle;
+    POOLS.insert(handle, Arc::new(pool));
+    handle
+}
+
+/// The device's default and current pool.
+fn device_pools<T>(device: Device, look: impl FnOnce(&mut (u64, u64)) -> T) -> T {
+    let mut pools = DEFAULT_POOLS[device.index()].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if pools.0 == 0 {
+        let default = new_pool(device, true);
+        *pools = (default, default);
+    }
+    look(&mut pools)
+}
+
+pub fn default_pool(device: Device) -> u64 {
+    device_pools(device, |pools| pools.0)
+}
+
+pub fn current_pool(device: Device) -> u64 {
+    device_pools(device, |pools| pools.1)
+}
+
+pub fn set_current_pool(device: Device, pool: u64) -> Result {
+    if pool_of(pool)?.device != device {
+        return Err(Error::INVALID_VALUE);
+    }
+    device_pools(device, |pools| pools.1 = pool);
+    Ok(())
+}
+
+pub fn pool_of(handle: u64) -> Result<Arc<Pool>> {
+    POOLS.get(handle).ok_or(Error::INVALID_VALUE)
+}
+
+/// `cuMemPoolCreate`, for pinned device memory.
+pub fn create_pool(props: &PoolProps) -> Result<u64> {
+    let MemLocation { kind, id } = props.location;
+    if props.kind != 1 {
+        return Err(Error::INVALID_VALUE);
+    }
+    match (kind, props.handle_types) {
+        (1, 0 | 1) => Ok(new_pool(Device::new(id)?, false)),
+        (1, _) | (2..=4, _) => Err(Error::NOT_SUPPORTED),
+        _ => Err(Error::INVALID_VALUE),
+    }
+}
+
+/// `cuMemPoolDestroy`: the device falls back to its default pool.
+pub fn destroy_pool(handle: u64) -> Result {
+    let pool = pool_of(handle)?;
+    if pool.is_default {
+        return Err(Error::INVALID_VALUE);
+    }
+    device_pools(pool.device, |pools| {
+        if pools.1 == handle {
+            pools.1 = pools.0;
+        }
+    });
+    POOLS.remove(handle);
+    Ok(())
+}
+
+/// `cuMemAllocFromPoolAsync`: the memory is there at once, which is earlier than stream order asks for.
+pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
+    context::healthy()?;
+    let pool = pool_of(pool)?;
+    let start = allocate_as(&stream.context, bytes as u64, Kind::Pool(pool.handle))?;
+    let used = pool.used.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+    pool.high.fetch_max(used, Ordering::Relaxed);
+    Ok(start)
+}
+
+/// `cuMemFreeAsync`: address and memory live until the stream gets there.
+pub fn free_async(start: u64, stream: &Arc<Stream>) -> Result {
+    context::healthy()?;
+    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Pool(_));
+    if !SPACE.find(start).is_some_and(|range| range.start == start && freeable(&range)) {
+        return Err(Error::INVALID_VALUE);
+    }
+    stream.enqueue(Task::FreeAt(start)).map(drop)
+}
+
+/// The last step of a stream-ordered free.
+pub fn finish_free(start: u64) {
+    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Pool(_));
+    if let Some(block) = release_block(start, freeable) {
+        block.free();
+    }
+}

@@ -1,0 +1,11 @@
+//! The driver's behaviour through its entry points, called as a C program calls them.
+
+mod device;
+mod exports;
+mod faults;
+mod graphs;
+mod memory;
+mod modules;
+mod streams;
+mod support;
+mod two_processes;

@@ -1,0 +1,195 @@
+//! Modules, libraries and launches.
+
+use std::ffi::{CString, c_void};
+
+use cuda::api::{context, copy, function, launch, memory, module, stream};
+
+use crate::support::{
+    BUMP, INVALID_HANDLE, INVALID_VALUE, VECTOR_ADD, code, kernel, ok, param, params, primary,
+};
+
+const NULL: *mut *mut c_void = std::ptr::null_mut();
+
+#[test]
+fn vector_add_runs() {
+    primary();
+    let (_, add) = kernel(VECTOR_ADD, "vector_add");
+    let n = 1000u32;
+    let bytes = n as usize * 4;
+    let a: Vec<f32> = (0..n).map(|i| i as f32).collect();
+    let b: Vec<f32> = (0..n).map(|i| 0.5 * i as f32).collect();
+    let (mut da, mut db, mut dc, mut count) = (0u64, 0u64, 0u64, n);
+    for pointer in [&mut da, &mut db, &mut dc] {
+        ok!(memory::cuMemAlloc_v2(pointer, bytes));
+    }
+    ok!(copy::cuMemcpyHtoD_v2(da, a.as_ptr() as u64, bytes));
+    ok!(copy::cuMemcpyHtoD_v2(db, b.as_ptr() as u64, bytes));
+    let mut values = [param(&mut da), param(&mut db), param(&mut dc), param(&mut count)];
+    ok!(launch::cuLaunchKernel(add, 4, 1, 1, 256, 1, 1, 0, 0, params(&mut values), NULL));
+    let mut c = vec![0f32; n as usize];
+    ok!(copy::cuMemcpyDtoH_v2(c.as_mut_ptr() as u64, dc, bytes));
+    assert!(c.iter().enumerate().all(|(i, value)| *value == 1.5 * i as f32), "{:?}", &c[..8]);
+    for pointer in [da, db, dc] {
+        ok!(memory::cuMemFree_v2(pointer));
+    }
+}
+
+#[test]
+fn parameters_may_come_as_a_packed_buffer() {
+    primary();
+    let (_, bump) = kernel(BUMP, "bump");
+    let mut word = 0;
+    ok!(memory::cuMemAlloc_v2(&mut word, 4));
+    ok!(cuda::api::memset::cuMemsetD32_v2(word, 40, 1));
+    let mut packed = [0u8; 12];
+    packed[..8].copy_from_slice(&word.to_le_bytes());
+    packed[8] = 2;
+    let mut size = packed.len();
+    let mut extra =
+        [1 as *mut c_void, packed.as_mut_ptr().cast(), 2 as *mut c_void, param(&mut size), 0 as *mut c_void];
+    ok!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr()));
+    let mut value = 0u32;
+    ok!(copy::cuMemcpyDtoH_v2(&raw mut value as u64, word, 4));
+    assert_eq!(value, 42);
+    size = 8;
+    assert_eq!(
+        code!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr())),
+        INVALID_VALUE
+    );
+}
+
+#[test]
+fn bad_launches_are_refused_at_the_call() {
+    primary();
+    let (_, nothing) = kernel(BUMP, "nothing");
+    let (_, bump) = kernel(BUMP, "bump");
+    let go = |f: u64, grid: [u32; 3], block: [u32; 3], shared: u32, stream: u64| {
+        let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
+        code!(launch::cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, NULL, NULL))
+    };
+    assert_eq!(go(nothing, [1, 1, 1], [32, 1, 1], 0, 0), 0);
+    assert_eq!(go(0, [1, 1, 1], [1, 1, 1], 0, 0), INVALID_HANDLE);
+    assert_eq!(go(0xbad, [1, 1, 1], [1, 1, 1], 0, 0), INVALID_HANDLE);
+    assert_eq!(go(nothing, [1, 1, 1], [1, 1, 1], 0, 0xbad), INVALID_HANDLE);
+    for (grid, block) in [
+        ([0, 1, 1], [1, 1, 1]),
+        ([1, 65536, 1], [1, 1, 1]),
+        ([1, 1, 1], [0, 1, 1]),
+        ([1, 1, 1], [1025, 1, 1]),
+        ([1, 1, 1], [1, 1, 65]),
+        ([1, 1, 1], [64, 64, 1]),
+    ] {
+        assert_eq!(go(nothing, grid, block, 0, 0), INVALID_VALUE, "{grid:?} {block:?}");
+    }
+    assert_eq!(go(nothing, [1, 1, 1], [1, 1, 1], 49153, 0), INVALID_VALUE);
+    ok!(function::cuFuncSetAttribute(nothing, 8, 100_000));
+    assert_eq!(go(nothing, [1, 1, 1], [1, 1, 1], 100_000, 0), 0);
+    assert_eq!(code!(function::cuFuncSetAttribute(nothing, 8, 300_000)), INVALID_VALUE);
+    assert_eq!(go(bump, [1, 1, 1], [1, 1, 1], 0, 0), INVALID_VALUE, "parameters are missing");
+    let cooperative =
+        code!(launch::cuLaunchCooperativeKernel(nothing, 1_000_000, 1, 1, 1024, 1, 1, 0, 0, NULL));
+    assert_eq!(cooperative, 720);
+    ok!(context::cuCtxSynchronize());
+}
+
+#[test]
+fn functions_and_globals_are_found_by_name() {
+    primary();
+    let (module_handle, bump) = kernel(BUMP, "bump");
+    let (mut again, mut count, mut offset, mut size, mut regs) = (0, 0, 0, 0, 0);
+    ok!(module::cuModuleGetFunction(&mut again, module_handle, c"bump".as_ptr()));
+    assert_eq!(bump, again);
+    assert_eq!(code!(module::cuModuleGetFunction(&mut again, module_handle, c"absent".as_ptr())), 500);
+    ok!(module::cuModuleGetFunctionCount(&mut count, module_handle));
+    assert_eq!(count, 2);
+    ok!(function::cuFuncGetParamInfo(bump, 1, &mut offset, &mut size));
+    assert_eq!((offset, size), (8, 4));
+    assert_eq!(code!(function::cuFuncGetParamInfo(bump, 2, &mut offset, &mut size)), INVALID_VALUE);
+    ok!(function::cuFuncGetAttribute(&mut regs, 4, bump));
+    assert!(regs > 0);
+    let (mut at, mut word, mut total, mut step) = (0, 0u64, 0u32, 1u32);
+    ok!(module::cuModuleGetGlobal_v2(&mut at, &mut size, module_handle, c"total".as_ptr()));
+    assert_eq!(size, 4);
+    ok!(memory::cuMemAlloc_v2(&mut word, 4));
+    let mut values = [param(&mut word), param(&mut step)];
+    ok!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), NULL));
+    ok!(copy::cuMemcpyDtoH_v2(&raw mut total as u64, at, 4));
+    assert_eq!(total, 8);
+    ok!(module::cuModuleGetGlobal_v2(&mut at, &mut size, module_handle, c"scale".as_ptr()));
+    let scale = 10u32;
+    ok!(copy::cuMemcpyHtoD_v2(at, &raw const scale as u64, 4));
+    ok!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), NULL));
+    ok!(module::cuModuleGetGlobal_v2(&mut at, &mut size, module_handle, c"total".as_ptr()));
+    ok!(copy::cuMemcpyDtoH_v2(&raw mut total as u64, at, 4));
+    assert_eq!(total, 18, "constants are read from memory that the program can write");
+    ok!(module::cuModuleUnload(module_handle));
+    assert_eq!(code!(module::cuModuleUnload(module_handle)), INVALID_HANDLE);
+    assert_eq!(code!(function::cuFuncGetAttribute(&mut regs, 4, bump)), INVALID_HANDLE);
+}
+
+#[test]
+fn a_kernel_of_a_library_launches_like_a_function() {
+    primary();
+    let text = CString::new(BUMP).unwrap();
+    let (mut library, mut handle, mut function_handle, mut name) = (0, 0, 0, std::ptr::null());
+    let none = (std::ptr::null(), NULL);
+    ok!(module::cuLibraryLoadData(&mut library, text.as_ptr().cast(), none.0, none.1, 0, none.0, none.1, 0));
+    ok!(module::cuLibraryGetKernel(&mut handle, library, c"bump".as_ptr()));
+    ok!(function::cuKernelGetName(&mut name, handle));
+    // SAFETY: the driver returned a string that lives as long as the kernel.
+    assert_eq!(unsafe { std::ffi::CStr::from_ptr(name) }, c"bump");
+    ok!(function::cuKernelGetFunction(&mut function_handle, handle));
+    let (mut word, mut step) = (0u64, 7u32);
+    ok!(memory::cuMemAlloc_v2(&mut word, 4));
+    ok!(cuda::api::memset::cuMemsetD32_v2(word, 0, 1));
+    let mut values = [param(&mut word), param(&mut step)];
+    for launched in [handle, function_handle] {
+        ok!(launch::cuLaunchKernel(launched, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), NULL));
+    }
+    let mut value = 0u32;
+    ok!(copy::cuMemcpyDtoH_v2(&raw mut value as u64, word, 4));
+    assert_eq!(value, 14);
+    ok!(module::cuLibraryUnload(library));
+    assert_eq!(code!(function::cuKernelGetFunction(&mut function_handle, handle)), INVALID_HANDLE);
+}
+
+#[test]
+fn broken_images_fail_with_a_log() {
+    primary();
+    let mut handle = 0;
+    assert_eq!(code!(module::cuModuleLoadData(&mut handle, b"\x7fELF\x02\x01\0\0".as_ptr().cast())), 209);
+    let bad = BUMP.replace("add.u32 %r3, %r2, %r1;", "frobnicate.u32 %r3, %r2;");
+    let text = CString::new(bad).unwrap();
+    let mut log = [0u8; 512];
+    let names = [5u32, 6];
+    let mut values = [log.as_mut_ptr().cast(), 512 as *mut c_void];
+    let code = code!(module::cuModuleLoadDataEx(
+        &mut handle,
+        text.as_ptr().cast(),
+        2,
+        names.as_ptr(),
+        values.as_mut_ptr()
+    ));
+    assert!(matches!(code, 218 | 222), "{code}");
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("frobnicate") && log.contains("14"), "{log}");
+}
+
+#[test]
+fn occupancy_follows_the_limits() {
+    primary();
+    let (_, nothing) = kernel(BUMP, "nothing");
+    let (mut blocks, mut grid, mut block, mut bytes) = (0, 0, 0, 0);
+    ok!(function::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, nothing, 1024, 0));
+    assert_eq!(blocks, 2);
+    ok!(function::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, nothing, 32, 0));
+    assert_eq!(blocks, 32);
+    ok!(function::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, nothing, 128, 100_000));
+    assert_eq!(blocks, 2);
+    ok!(function::cuOccupancyMaxPotentialBlockSize(&mut grid, &mut block, nothing, None, 0, 0));
+    assert_eq!((grid, block), (264, 1024));
+    ok!(function::cuOccupancyAvailableDynamicSMemPerBlock(&mut bytes, nothing, 2, 128));
+    assert_eq!(bytes, 233_472 / 2 - 1024);
+    let mut id = 0;
+    ok!(stream::cuStreamGetId(0, &mut id));
+}
