@@ -239,7 +239,7 @@ macro_rules! hook {
     (@fn [$($meta:tt)*] [$($when:ident)?] $name:ident ($($arg:ident: $type:ty),* $(,)?) {$($prelude:tt)*} $body:expr) => {
         $($meta)*
         #[cfg_attr(not(test), unsafe(no_mangle))]
-        #[allow(non_snake_case, unused_unsafe, clippy::missing_safety_doc, clippy::too_many_arguments)]
+        #[allow(non_snake_case, unused_unsafe, unused_variables, clippy::missing_safety_doc, clippy::too_many_arguments)]
         pub unsafe extern "C" fn $name($($arg: $type),*) -> $crate::result::CuResult {
             $crate::guard::enter(
                 &HOOKS[Row::$name as usize],

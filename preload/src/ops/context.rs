@@ -3,6 +3,7 @@
 //! A positive answer is kept per thread, because every launch asks. It holds until this thread changes its context or any
 //! context is destroyed (the generation moves on).
 
+use super::stream;
 use crate::{outcome::Outcome, real, result::CuResult};
 use std::{
     cell::Cell,
@@ -55,6 +56,9 @@ pub fn changed_here(result: CuResult) -> Outcome {
 
 /// Runs a call that may end a context which other threads have current.
 pub fn changed_everywhere(call: impl FnOnce() -> CuResult) -> Outcome {
+    // Work in flight may use what the end of the context takes away; native waits for it too. Without a session left, or
+    // with a failed one, there is nothing to wait for.
+    let _ = stream::synchronize_context();
     let result = call();
     GENERATION.fetch_add(1, Ordering::AcqRel);
     result.into()
