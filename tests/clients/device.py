@@ -53,7 +53,8 @@ class Session:
         ok(driver.cuCtxSetCurrent(self.context))
 
     def module(self, source: str, **options):
-        return ok(driver.cuModuleLoadData(np.char.array(compile_ptx(source, **options)).ctypes.data))
+        image = compile_ptx(source, **options)
+        return ok(driver.cuModuleLoadData(image))
 
     def function(self, source: str, name: str, **options):
         return ok(driver.cuModuleGetFunction(self.module(source, **options), name.encode()))
