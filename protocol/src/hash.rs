@@ -44,4 +44,15 @@ mod tests {
         assert_eq!(fnv1a(OFFSET_BASIS, b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(OFFSET_BASIS, b"foobar"), 0x8594_4171_f739_67e8);
     }
+    #[test]
+    fn every_file_that_defines_the_wire_is_listed() {
+        let source = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+        for folder in ["control", "record", "request"] {
+            for entry in std::fs::read_dir(source.join(folder)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                let listed = include_str!("hash.rs").contains(&format!("\"{folder}/{name}\""));
+                assert!(listed || name == "tests.rs", "{folder}/{name} is not part of the hash");
+            }
+        }
+    }
 }
