@@ -48,6 +48,8 @@ pub trait Integer: Copy {
     fn quotient(self, by: Self) -> Self;
     /// Remainder; the dividend for a zero divisor.
     fn remainder(self, by: Self) -> Self;
+    /// `|self - by|`, truncated.
+    fn distance(self, by: Self) -> Self;
     /// The upper half of the double-width product.
     fn product_high(self, by: Self) -> Self;
 }
@@ -62,6 +64,10 @@ macro_rules! integer {
             #[inline(always)]
             fn remainder(self, by: Self) -> Self {
                 if by == 0 { self } else { self.wrapping_rem(by) }
+            }
+            #[inline(always)]
+            fn distance(self, by: Self) -> Self {
+                if self < by { by.wrapping_sub(self) } else { self.wrapping_sub(by) }
             }
             #[inline(always)]
             fn product_high(self, by: Self) -> Self {
@@ -128,9 +134,7 @@ fn integer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: T
         },
         "neg" => by_type!(ty, T => lift1(|a: T| a.wrapping_neg())),
         "sad" => {
-            let run = by_type!(ty, T => lift3(|a: T, b: T, c: T| {
-                (c as u64).wrapping_add(if a < b { (b as u64).wrapping_sub(a as u64) } else { (a as u64).wrapping_sub(b as u64) }) as T
-            }));
+            let run = by_type!(ty, T => lift3(|a: T, b: T, c: T| c.wrapping_add(a.distance(b))));
             return d.alu(i, run, ty, &[ty; 3]);
         }
         "mul" | "mad" => return product(d, i, w, ty),

@@ -1,7 +1,211 @@
-//! Not carried yet.
-use super::decode::{Decoded, Decoder, unsupported};
+//! Instructions over the lanes of a warp: shuffles, votes, matches, reductions.
+//!
+//! Each brings the lanes of its member mask together first (`Machine::gather`). The forms without `.sync` take the
+//! lanes that are active.
+
+use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
+
+use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
+use super::lanes::{LANES, Words as Lanes};
+use super::op::{Flow, Machine, NONE, Op};
 use super::words::Words;
-use lightos_kernels::ptx::ast::Instruction;
-pub fn decode<'a>(_: &mut Decoder<'a, '_>, _: &'a Instruction, _: &Words<'a>) -> Decoded {
-    unsupported("")
+
+pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    let sync = w.has("sync");
+    match i.opcode.as_str() {
+        "shfl" => shuffle(d, i, w, sync),
+        "vote" => vote(d, i, w, sync),
+        "match" => matching(d, i, w),
+        "redux" => reduction(d, i, w),
+        "activemask" => {
+            w.ty();
+            operands(i, 1)?;
+            d.emit_to(Op::new(active), &i.operands[0], Type::B32)
+        }
+        _ => {
+            operands(i, 2)?;
+            let (leader, elected) = targets(d, &i.operands[0], Type::B32)?;
+            let members = d.source(&i.operands[1], Type::B32)?;
+            d.emit(Op { dst: leader, b: elected, d: members, ..Op::new(elect) });
+            Ok(())
+        }
+    }
+}
+
+/// Destinations of `d|p`; a missing or sunk predicate is [`NONE`].
+fn targets<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, ty: Type) -> Decoded<(u32, u32)> {
+    match operand {
+        Operand::Pair(value, predicate) => {
+            Ok((d.destination(value, ty)?, d.destination(predicate, Type::Pred)?))
+        }
+        value => Ok((d.destination(value, ty)?, NONE)),
+    }
+}
+
+/// The lanes that execute `op` now, by the member mask in slot `op.d`.
+fn gathered(m: &mut Machine<'_>, op: &Op, mask: u32) -> Result<u32, Flow> {
+    if op.d == NONE {
+        return Ok(mask);
+    }
+    let members = m.words(op.d)[mask.trailing_zeros() as usize];
+    m.gather(mask, members)
+}
+
+macro_rules! gather {
+    ($m:ident, $op:ident, $mask:ident) => {
+        match gathered($m, $op, $mask) {
+            Ok(mask) => mask,
+            Err(flow) => return flow,
+        }
+    };
+}
+
+fn active(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    m.set_words(op.dst, &[mask; LANES], mask);
+    Flow::Next
+}
+
+fn elect(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let mask = gather!(m, op, mask);
+    let leader = mask.trailing_zeros();
+    m.set_words(op.dst, &[leader; LANES], mask);
+    if op.b != NONE {
+        m.set_predicate(op.b, 1 << leader, mask);
+    }
+    Flow::Next
+}
+
+fn shuffle<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync: bool) -> Decoded {
+    let modes = ["up", "down", "bfly", "idx"];
+    let Some(mode) = w.one_of(&modes) else { return invalid("a shuffle needs a mode") };
+    w.ty();
+    operands(i, if sync { 5 } else { 4 })?;
+    let (dst, predicate) = targets(d, &i.operands[0], Type::B32)?;
+    let a = d.source(&i.operands[1], Type::B32)?;
+    let b = d.source(&i.operands[2], Type::B32)?;
+    let c = d.source(&i.operands[3], Type::B32)?;
+    let members = if sync { d.source(&i.operands[4], Type::B32)? } else { NONE };
+    let flags = modes.iter().position(|&known| known == mode).unwrap_or(0) as u32;
+    d.emit(Op { dst, a, b, c, d: members, flags, extra: u64::from(predicate), ..Op::new(shuffled) });
+    Ok(())
+}
+
+/// Mode 0 to 3: up, down, bfly, idx. `extra` is the slot of the in-range predicate.
+fn shuffled(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let mask = gather!(m, op, mask);
+    let mut out: Lanes = [0; LANES];
+    let mut in_range = 0;
+    let (a, b, c) = (m.words(op.a), m.words(op.b), m.words(op.c));
+    for lane in 0..LANES as u32 {
+        let (shift, clamp) = (b[lane as usize] & 31, c[lane as usize] & 31);
+        let segment = c[lane as usize] >> 8 & 31;
+        let first = lane & segment;
+        let last = first | clamp & !segment;
+        let (source, valid) = match op.flags {
+            0 => (lane.wrapping_sub(shift), lane as i32 - shift as i32 >= last as i32),
+            1 => (lane + shift, lane + shift <= last),
+            2 => (lane ^ shift, lane ^ shift <= last),
+            _ => (first | shift & !segment, first | shift & !segment <= last),
+        };
+        let source = if valid { source & 31 } else { lane };
+        in_range |= u32::from(valid) << lane;
+        out[lane as usize] = a[source as usize];
+    }
+    m.set_words(op.dst, &out, mask);
+    if op.extra as u32 != NONE {
+        m.set_predicate(op.extra as u32, in_range, mask);
+    }
+    Flow::Next
+}
+
+fn vote<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync: bool) -> Decoded {
+    let modes = ["all", "any", "uni", "ballot"];
+    let Some(mode) = w.one_of(&modes) else { return invalid("a vote needs a mode") };
+    w.ty();
+    operands(i, if sync { 3 } else { 2 })?;
+    let flags = modes.iter().position(|&known| known == mode).unwrap_or(0) as u32;
+    let dst = d.destination(&i.operands[0], if flags == 3 { Type::B32 } else { Type::Pred })?;
+    let a = d.source(&i.operands[1], Type::Pred)?;
+    let members = if sync { d.source(&i.operands[2], Type::B32)? } else { NONE };
+    d.emit(Op { dst, a, d: members, flags, ..Op::new(voted) });
+    Ok(())
+}
+
+fn voted(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let mask = gather!(m, op, mask);
+    let votes = m.predicate(op.a) & mask;
+    let truth = match op.flags {
+        0 => votes == mask,
+        1 => votes != 0,
+        2 => votes == 0 || votes == mask,
+        _ => {
+            m.set_words(op.dst, &[votes; LANES], mask);
+            return Flow::Next;
+        }
+    };
+    m.set_predicate(op.dst, if truth { u32::MAX } else { 0 }, mask);
+    Flow::Next
+}
+
+fn matching<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    let all = w.one_of(&["any", "all"]) == Some("all");
+    let Some(ty) = w.ty() else { return invalid("match needs a type") };
+    operands(i, 3)?;
+    let (dst, predicate) = targets(d, &i.operands[0], Type::B32)?;
+    let a = d.source(&i.operands[1], ty)?;
+    let members = d.source(&i.operands[2], Type::B32)?;
+    // Bit 0: all lanes must agree; bit 1: 64-bit values.
+    let flags = u32::from(all) | u32::from(bank(ty)? == Bank::Long) << 1;
+    d.emit(Op { dst, a, b: predicate, d: members, flags, ..Op::new(matched) });
+    Ok(())
+}
+
+fn matched(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let mask = gather!(m, op, mask);
+    let values = if op.flags & 2 != 0 { *m.longs(op.a) } else { m.words(op.a).map(u64::from) };
+    let mut out: Lanes = std::array::from_fn(|lane| {
+        (0..LANES).filter(|&other| values[other] == values[lane]).fold(0, |bits, other| bits | 1 << other) & mask
+    });
+    if op.flags & 1 != 0 {
+        let agree = out[mask.trailing_zeros() as usize] == mask;
+        out = [if agree { mask } else { 0 }; LANES];
+        if op.b != NONE {
+            m.set_predicate(op.b, if agree { u32::MAX } else { 0 }, mask);
+        }
+    }
+    m.set_words(op.dst, &out, mask);
+    Flow::Next
+}
+
+fn reduction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    let names = ["add", "min", "max", "and", "or", "xor"];
+    let Some(name) = w.one_of(&names) else { return invalid("redux needs an operation") };
+    let flags = match (names.iter().position(|&known| known == name).unwrap_or(0) as u32, w.ty()) {
+        (flags @ (1 | 2), Some(Type::S32)) => flags + 5,
+        (flags, Some(Type::U32 | Type::S32 | Type::B32)) => flags,
+        _ => return unsupported("this reduction of this type"),
+    };
+    operands(i, 3)?;
+    let a = d.source(&i.operands[1], Type::B32)?;
+    let members = d.source(&i.operands[2], Type::B32)?;
+    d.emit_to(Op { a, d: members, flags, ..Op::new(reduced) }, &i.operands[0], Type::B32)
+}
+
+fn reduced(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let mask = gather!(m, op, mask);
+    let values = m.words(op.a);
+    let combine = |a: u32, b: u32| match op.flags {
+        0 => a.wrapping_add(b),
+        1 => a.min(b),
+        2 => a.max(b),
+        3 => a & b,
+        4 => a | b,
+        5 => a ^ b,
+        6 => (a as i32).min(b as i32) as u32,
+        _ => (a as i32).max(b as i32) as u32,
+    };
+    let active = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| values[lane]);
+    let value = active.reduce(combine).unwrap_or(0);
+    m.set_words(op.dst, &[value; LANES], mask);
+    Flow::Next
 }

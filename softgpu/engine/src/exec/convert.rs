@@ -279,7 +279,7 @@ fn float_to_float(value: f64, from: Type, to: Type, flags: u32) -> u64 {
     if flags & SAT != 0 && matches!(to, Type::F16 | Type::F32 | Type::F64) {
         value = unit_interval(value);
     }
-    if flags & RELU != 0 && (value < 0.0 || value == 0.0) {
+    if flags & RELU != 0 && value <= 0.0 {
         value = 0.0;
     }
     match to {

@@ -32,11 +32,12 @@ fn canonical(a: f32) -> f32 {
 }
 
 /// To [0, 1]; NaN becomes 0.
-#[inline(always)]
+#[expect(clippy::manual_clamp, reason = "clamp keeps a NaN")]
 fn saturate(a: f32) -> f32 {
     a.max(0.0).min(1.0)
 }
 
+#[expect(clippy::manual_clamp, reason = "clamp keeps a NaN")]
 fn saturate64(a: f64) -> f64 {
     a.max(0.0).min(1.0)
 }
@@ -277,5 +278,5 @@ fn test<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decod
 
 /// Clamps to [0, 1] for the f64 conversions.
 pub fn unit_interval(a: f64) -> f64 {
-    if a.is_nan() { 0.0 } else { saturate64(a) }
+    saturate64(a)
 }

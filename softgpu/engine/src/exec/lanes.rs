@@ -198,7 +198,7 @@ impl Lane for bool {
 
 /// The value of a zero-sized closure type, of which `lift*` were given an instance.
 #[inline(always)]
-fn conjure<F: Copy>() -> F {
+pub fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "a lifted closure captures nothing") };
     // SAFETY: F is zero-sized, so any aligned pointer is valid for reading it, and Copy, so a further instance of the
     // one that the caller of `lift*` handed over may exist.

@@ -216,11 +216,11 @@ impl Machine<'_> {
         bytes: u32,
     ) -> Result<[u64; LANES], Flow> {
         let named = op.flags & space::MASK;
-        for lane in 0..LANES {
+        for (lane, entry) in addresses.iter_mut().enumerate() {
             if mask >> lane & 1 == 0 {
                 continue;
             }
-            let address = addresses[lane];
+            let address = *entry;
             let (space, offset) = match named {
                 space::GENERIC => match address & WINDOW_MASK {
                     SHARED_WINDOW => (space::SHARED, address & !WINDOW_MASK),
@@ -236,7 +236,7 @@ impl Machine<'_> {
                 _ => (named, address),
             };
             let host = self.host_address(space, lane, offset, bytes);
-            addresses[lane] = match host {
+            *entry = match host {
                 Some(host) => host,
                 None => return Err(self.illegal(op, address, bytes, space_name(space), lane)),
             };

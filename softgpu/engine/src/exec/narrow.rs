@@ -95,7 +95,7 @@ pub fn narrow_float(value: f64, to: Type, mode: u32, finite: bool) -> u32 {
     };
     // Adding the units to the exponent field carries into it where they reach the next binade.
     let base = ((exponent - least) as u32) << mantissa_bits;
-    let bits = if exponent > bias + 1 { u32::MAX } else { (base + units as u32).min(u32::MAX) };
+    let bits = if exponent > bias + 1 { u32::MAX } else { base + units as u32 };
     if bits > largest { overflow(outwards) } else { sign | bits }
 }
 

@@ -36,6 +36,8 @@ enum Entry<'a> {
     Shared(&'a Variable),
     Dynamic,
     Function(u32),
+    /// Declared `extern` and defined nowhere: an error only where it is used.
+    Unresolved,
 }
 
 /// The module while it is being decoded.
@@ -59,6 +61,7 @@ impl<'a> ModuleScope<'a> {
         Ok(Some(match entry {
             Entry::Variable { address, .. } => Symbol::Variable { address },
             Entry::Dynamic => Symbol::Dynamic,
+            Entry::Unresolved => return invalid(format!("unresolved extern '{key}'")),
             Entry::Function(index) => Symbol::Function { index, address: code_address(index) },
             Entry::Shared(variable) => {
                 if let Some(&offset) = self.shared.get(key) {
@@ -91,13 +94,6 @@ impl<'a> ModuleScope<'a> {
             }
             Space::Shared => Entry::Shared(variable),
             Space::Global | Space::Const => {
-                if variable.linkage == Linkage::Extern {
-                    // Another declaration of this module may define it.
-                    if self.symbols.contains_key(variable.name.as_str()) {
-                        return Ok(());
-                    }
-                    return invalid(format!("unresolved extern variable '{}'", variable.name));
-                }
                 let bytes = if bytes == 0 { unsized_bytes(variable) } else { bytes };
                 let Some(address) = (self.allocate)(bytes.max(1), align.max(16)) else {
                     return unsupported(format!("out of memory for variable '{}'", variable.name));
@@ -123,7 +119,7 @@ impl<'a> ModuleScope<'a> {
             let value = |name: &str, _: bool| match self.symbols.get(name)? {
                 Entry::Variable { address, .. } => Some(*address),
                 Entry::Function(index) => Some(code_address(*index)),
-                Entry::Shared(_) | Entry::Dynamic => None,
+                Entry::Shared(_) | Entry::Dynamic | Entry::Unresolved => None,
             };
             initialise(variable, init, &mut image, &value).map_err(|e| (e, variable.span))?;
             // SAFETY: the allocator handed out `bytes` bytes of host memory at this address for this variable alone.
@@ -227,8 +223,8 @@ impl Program {
         }
         for item in &module.items {
             match item {
-                Item::Variable(v) if v.linkage == Linkage::Extern && v.space != Space::Shared => {
-                    scope.declare(v).map_err(|e| plain((e, v.span)))?;
+                Item::Variable(v) if v.linkage == Linkage::Extern => {
+                    scope.symbols.entry(&v.name).or_insert(Entry::Unresolved);
                 }
                 Item::Directive(directive) if directive.name == "alias" => {
                     let mut names = directive.args.split([',', ' ', ';']).filter(|part| !part.is_empty());
@@ -244,17 +240,18 @@ impl Program {
         // Device functions come first: they share one layout of shared memory, above which each kernel's own starts.
         let mut functions: Vec<Function> = Vec::new();
         functions.resize_with(sources.len(), Function::default);
-        for (index, source) in sources.iter().enumerate().filter(|(_, f)| !f.entry) {
-            functions[index] = match (&source.body, Builtin::named(&source.name)) {
-                (None, Some(builtin)) => {
-                    Function { name: source.name.clone(), builtin: Some(builtin), ..Function::default() }
+        for (index, source) in sources.iter().enumerate().filter(|(_, f)| f.body.is_none()) {
+            match Builtin::named(&source.name) {
+                Some(builtin) => {
+                    functions[index].builtin = Some(builtin);
                 }
-                (None, None) => {
-                    let what = format!("unresolved extern function '{}'", source.name);
-                    return Err((Reject::Invalid(what), source.span, None));
+                None => {
+                    scope.symbols.insert(&source.name, Entry::Unresolved);
                 }
-                _ => Decoder::new(&mut scope, source).decode(source).map_err(plain)?,
-            };
+            }
+        }
+        for (index, source) in sources.iter().enumerate().filter(|(_, f)| !f.entry && f.body.is_some()) {
+            functions[index] = Decoder::new(&mut scope, source).decode(source).map_err(plain)?;
         }
         let (common, common_names) = (scope.shared_bytes, scope.shared.clone());
         let mut kernels = Vec::new();

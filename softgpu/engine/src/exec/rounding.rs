@@ -58,8 +58,7 @@ impl Rounding {
     pub fn to_f32(self, high: f64, low: f64) -> f32 {
         if self == Rounding::Nearest && low != 0.0 && high.is_finite() {
             // Rounding to odd first keeps the second rounding from seeing a tie that is none.
-            let toward = if (low > 0.0) == (high > 0.0) { high } else { Rounding::Zero.adjust64(high, low) };
-            return f64::from_bits(toward.to_bits() | 1) as f32;
+            return f64::from_bits(Rounding::Zero.adjust64(high, low).to_bits() | 1) as f32;
         }
         let nearest = high as f32;
         if nearest.is_nan() || high.is_infinite() {
@@ -168,6 +167,16 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let part = sum - a;
     let error = (a - (sum - part)) + (b - part);
     (sum, if sum.is_finite() { error } else { 0.0 })
+}
+
+/// `a + b` rounded to odd: a second rounding to a format with at least two bits less than f64 is then as good as one
+/// rounding of the exact sum.
+pub fn round_to_odd(a: f64, b: f64) -> f64 {
+    let (sum, error) = two_sum(a, b);
+    if error == 0.0 || !sum.is_finite() {
+        return sum;
+    }
+    f64::from_bits(Rounding::Zero.adjust64(sum, error).to_bits() | 1)
 }
 
 /// The residual where finite operands overflowed points back inwards.

@@ -1,4 +1,7 @@
 //! The interpreter, instruction family by family, against values computed in Rust.
 
+mod fixtures;
+mod floats;
 mod harness;
+mod integers;
 mod programs;
