@@ -79,7 +79,9 @@ impl State {
     pub fn get() -> io::Result<&'static State> {
         static STATE: OnceLock<Result<State, i32>> = OnceLock::new();
         STATE
-            .get_or_init(|| State::open(&default_path()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)))
+            .get_or_init(|| {
+                State::open(&default_path()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+            })
             .as_ref()
             .map_err(|code| io::Error::from_raw_os_error(*code))
     }
@@ -145,9 +147,8 @@ impl State {
     /// Gives back what `reserve` added.
     pub fn release(&self, device: usize, bytes: u64) {
         if let Some(slot) = self.own_slot() {
-            let _ = slot.bytes[device].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                Some(held.saturating_sub(bytes))
-            });
+            let _ = slot.bytes[device]
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| Some(held.saturating_sub(bytes)));
         }
     }
 
@@ -169,7 +170,8 @@ impl State {
 
     /// Busy nanoseconds of `device` since the file was created, all processes together; it never runs backwards.
     pub fn busy_ns(&self, device: usize) -> u64 {
-        let live: u64 = self.shared.slots.iter().map(|slot| slot.busy_ns[device].load(Ordering::Relaxed)).sum();
+        let live: u64 =
+            self.shared.slots.iter().map(|slot| slot.busy_ns[device].load(Ordering::Relaxed)).sum();
         live + self.shared.past_busy_ns[device].load(Ordering::Relaxed)
     }
 
