@@ -6,7 +6,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `LIGHTOS_DISPATCH=off` | the shim does nothing: every look-up and every call is native |
-//! | `LIGHTOS_SOCKET=PATH` | the sidecar's socket, instead of /run/lightos/lightos.sock or $XDG_RUNTIME_DIR/lightos.sock |
+//! | `LIGHTOS_SOCKET=PATH` | the sidecar's socket, instead of /run/lightos/lightos.sock or $XDG_RUNTIME_DIR/lightos/lightos.sock |
 //! | `LIGHTOS_REQUIRE=1` | without a sidecar `cuInit` fails with `CUDA_ERROR_SYSTEM_NOT_READY` instead of running ungoverned |
 //! | `LIGHTOS_CLASS=NAME` | the tenant class to ask for |
 
@@ -37,8 +37,8 @@ impl Settings {
         let sockets = match env::var_os("LIGHTOS_SOCKET").filter(|path| !path.is_empty()) {
             Some(path) => vec![path.into()],
             None => {
-                let runtime =
-                    env::var_os("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("lightos.sock"));
+                let runtime = env::var_os("XDG_RUNTIME_DIR")
+                    .map(|folder| PathBuf::from(folder).join("lightos/lightos.sock"));
                 [Some(PathBuf::from("/run/lightos/lightos.sock")), runtime].into_iter().flatten().collect()
             }
         };
