@@ -88,8 +88,6 @@ reasons! {
     Legacy,
     /// A graph operation that has no counterpart in the executor yet.
     GraphOperation,
-    /// Attributes of a stream that the executor's stream would have to have.
-    StreamAttribute,
     /// A memory pool operation that the sidecar's allocator does not offer.
     PoolOperation,
     /// Physical memory of another location or handle type, or imported from another process.

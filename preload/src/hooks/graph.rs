@@ -1,7 +1,81 @@
-//! Hooks of the graph functions.
+//! Hooks of the functions on executable graphs. Construction of graphs stays with the local driver.
 
 use super::hooks;
+use crate::edge::{In, Out};
+use crate::ops::graph::{self as ops, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+use lightos_protocol::request::GraphNode;
+use std::ffi::{c_char, c_void};
+
+/// `CUDA_GRAPH_INSTANTIATE_PARAMS`, of which the flags come first.
+type InstantiateParams = u64;
 
 hooks! {
     area graph;
+    fn cuGraphInstantiate(out: *mut u64, graph: u64, error_node: *mut u64, log: *mut c_char, log_bytes: usize)
+        => ops::instantiate(
+            Out::new(out), graph, 0,
+            |out| real::cuGraphInstantiate(out, graph, error_node, log, log_bytes), |exec| real::cuGraphExecDestroy(exec),
+        );
+    fn cuGraphInstantiate_v2(out: *mut u64, graph: u64, error_node: *mut u64, log: *mut c_char, log_bytes: usize)
+        => ops::instantiate(
+            Out::new(out), graph, 0,
+            |out| real::cuGraphInstantiate_v2(out, graph, error_node, log, log_bytes), |exec| real::cuGraphExecDestroy(exec),
+        );
+    fn cuGraphInstantiateWithFlags(out: *mut u64, graph: u64, flags: u64) => ops::instantiate(
+        Out::new(out), graph, flags,
+        |out| real::cuGraphInstantiateWithFlags(out, graph, flags), |exec| real::cuGraphExecDestroy(exec),
+    );
+    fn cuGraphInstantiateWithParams(out: *mut u64, graph: u64, params: *mut InstantiateParams)
+        => ops::instantiate(
+            Out::new(out), graph, In::new(params.cast_const()).get().unwrap_or(0),
+            |out| real::cuGraphInstantiateWithParams(out, graph, params), |exec| real::cuGraphExecDestroy(exec),
+        );
+    fn cuGraphInstantiateWithParams_ptsz(out: *mut u64, graph: u64, params: *mut InstantiateParams)
+        => ops::instantiate(
+            Out::new(out), graph, In::new(params.cast_const()).get().unwrap_or(0),
+            |out| real::cuGraphInstantiateWithParams_ptsz(out, graph, params), |exec| real::cuGraphExecDestroy(exec),
+        );
+    fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
+    fn cuGraphUpload(exec: u64, stream: u64) ptsz cuGraphUpload_ptsz[stream] => ops::upload(exec, stream);
+    fn cuGraphExecDestroy(exec: u64) => ops::destroy(exec, || real::cuGraphExecDestroy(exec));
+    fn cuGraphExecUpdate(exec: u64, graph: u64, error_node: *mut u64, result: *mut u32)
+        => ops::update(exec, graph, || real::cuGraphExecUpdate(exec, graph, error_node, result));
+    fn cuGraphExecUpdate_v2(exec: u64, graph: u64, info: *mut c_void)
+        => ops::update(exec, graph, || real::cuGraphExecUpdate_v2(exec, graph, info));
+    fn cuGraphExecKernelNodeSetParams(exec: u64, node: u64, params: *const KernelNode) => ops::set_node(
+        exec, node, |_| KernelNode::read(params, true)?.describe(Vec::new()),
+        || real::cuGraphExecKernelNodeSetParams(exec, node, params),
+    );
+    fn cuGraphExecKernelNodeSetParams_v2(exec: u64, node: u64, params: *const KernelNode) => ops::set_node(
+        exec, node, |_| KernelNode::read(params, false)?.describe(Vec::new()),
+        || real::cuGraphExecKernelNodeSetParams_v2(exec, node, params),
+    );
+    fn cuGraphExecMemcpyNodeSetParams(exec: u64, node: u64, copy: *const Copy3d, context: u64) => ops::set_node(
+        exec, node, |_| In::new(copy).get()?.describe(),
+        || real::cuGraphExecMemcpyNodeSetParams(exec, node, copy, context),
+    );
+    fn cuGraphExecMemsetNodeSetParams(exec: u64, node: u64, params: *const MemsetNode, context: u64) => ops::set_node(
+        exec, node, |_| Ok(In::new(params).get()?.describe()),
+        || real::cuGraphExecMemsetNodeSetParams(exec, node, params, context),
+    );
+    fn cuGraphExecHostNodeSetParams(exec: u64, node: u64, params: *const HostNode) => ops::set_node(
+        exec, node, |walk| In::new(params).get()?.describe(walk),
+        || real::cuGraphExecHostNodeSetParams(exec, node, params),
+    );
+    fn cuGraphExecEventRecordNodeSetEvent(exec: u64, node: u64, event: u64) => ops::set_node(
+        exec, node, |walk| Ok(walk.event_record(event)),
+        || real::cuGraphExecEventRecordNodeSetEvent(exec, node, event),
+    );
+    fn cuGraphExecEventWaitNodeSetEvent(exec: u64, node: u64, event: u64) => ops::set_node(
+        exec, node, |_| Ok(GraphNode::EventWait { event }),
+        || real::cuGraphExecEventWaitNodeSetEvent(exec, node, event),
+    );
+    fn cuGraphExecChildGraphNodeSetParams(exec: u64, node: u64, graph: u64)
+        => ops::set_child(exec, node, graph, || real::cuGraphExecChildGraphNodeSetParams(exec, node, graph));
+    fn cuGraphExecNodeSetParams(exec: u64, node: u64, params: *mut NodeParams) => ops::set_node(
+        exec, node, |walk| In::new(params.cast_const()).get()?.describe(walk),
+        || real::cuGraphExecNodeSetParams(exec, node, params),
+    );
+    fn cuGraphNodeSetEnabled(exec: u64, node: u64, enabled: u32)
+        => ops::set_enabled(exec, node, enabled != 0, || real::cuGraphNodeSetEnabled(exec, node, enabled));
 }

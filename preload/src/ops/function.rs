@@ -5,7 +5,7 @@
 //!
 //! A `CUkernel` may stand wherever a `CUfunction` does; [`ORIGINS`] tells which handles are kernels.
 
-use super::module::is_known;
+use super::module::{adopt, is_known};
 use crate::edge::Out;
 use crate::handles::Handles;
 use crate::outcome::{Outcome, Reason};
@@ -115,7 +115,7 @@ fn learn(handle: u64) -> Result<&'static Function, Unusable> {
         Some(origin) => origin,
         None => Origin { image: module_of(handle)?, kernel: None },
     };
-    if !is_known(origin.image) {
+    if !is_known(origin.image) && (origin.image.is_library || !adopt(origin.image.handle)) {
         return Err(Unusable::Refused(Reason::UnknownOrigin));
     }
     let is_kernel = origin.kernel == Some(handle);

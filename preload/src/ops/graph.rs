@@ -1,1 +1,246 @@
-//! Logic of the graph functions.
+//! Executable graphs. Graphs are captured and built in the local driver, where nothing of them ever runs; instantiation walks the
+//! graph and describes it to the executor, which builds and launches its own. The local executable graph stays as the
+//! twin whose queries and updates are judged natively.
+//!
+//! Invariant: an executable graph in [`EXECS`] exists on both sides with the same content: an update is applied locally first, and
+//! forwarded when native accepts it.
+
+mod node;
+mod walk;
+
+use super::capture::{self, captures};
+use super::{context, event, hostfn, stream};
+use crate::edge::Out;
+use crate::handles::Handles;
+use crate::outcome::{Outcome, Reason};
+use crate::result::CuResult;
+use crate::session::{Session, session};
+use lightos_protocol::record::GraphLaunch;
+use lightos_protocol::request::{GraphNode, GraphRequest, NodePlace, Request};
+use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use walk::Walk;
+
+pub use node::{Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH`.
+const DEVICE_LAUNCH: u64 = 4;
+
+/// Why a graph or node is not carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    Refused(Reason),
+    Failed(CuResult),
+}
+
+impl From<CuResult> for Obstacle {
+    fn from(error: CuResult) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Obstacle> for Outcome {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Refused(reason) => Self::Refuse(reason),
+            Obstacle::Failed(error) => Self::Fail(error),
+        }
+    }
+}
+
+fn outcome(result: Result<(), Obstacle>) -> Outcome {
+    result.map_or_else(Outcome::from, |()| Outcome::Done)
+}
+
+/// What the shim knows about an executable graph.
+#[derive(Debug, Default)]
+struct Exec {
+    state: Mutex<State>,
+    /// Whether a launch records events.
+    records: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the nodes of the graph it was made from are in the description.
+    places: FxHashMap<u64, NodePlace>,
+    /// Events that a launch records.
+    events: Vec<u64>,
+    /// Numbers of its host functions.
+    callbacks: Vec<u64>,
+}
+
+impl Exec {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new node or graph has been put in.
+    fn absorb(&self, walk: &mut Walk) {
+        let mut state = self.state();
+        state.events.append(&mut walk.events);
+        state.callbacks.append(&mut walk.callbacks);
+        self.records.store(!state.events.is_empty(), Relaxed);
+    }
+}
+
+static EXECS: Handles<Exec> = Handles::new();
+/// Entries whose graph is gone, to be used again for others.
+static SPARE: Mutex<Vec<&'static Exec>> = Mutex::new(Vec::new());
+
+/// The local driver says what is wrong with the handle.
+const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
+
+fn call(session: &Session, request: GraphRequest) -> Result<(), Obstacle> {
+    session.call(&Request::Graph(request)).map(drop).map_err(Obstacle::Failed)
+}
+
+/// The instantiating functions. `destroy` undoes `local`.
+pub fn instantiate(
+    out: Out<u64>,
+    graph: u64,
+    flags: u64,
+    local: impl FnOnce(*mut u64) -> CuResult,
+    destroy: impl FnOnce(u64) -> CuResult,
+) -> Outcome {
+    if flags & DEVICE_LAUNCH != 0 {
+        return Outcome::Refuse(Reason::DeviceGraphLaunch);
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let out = out.required()?;
+        let mut exec = 0;
+        // The local driver first: it judges the graph. What it accepts is described, or refused.
+        local(&mut exec).ok()?;
+        let described = Walk::graph(graph).and_then(|mut walk| {
+            let graphs = std::mem::take(&mut walk.graphs);
+            call(session, GraphRequest::Instantiate { exec, flags, graphs })?;
+            Ok(walk)
+        });
+        let mut walk = match described {
+            Ok(walk) => walk,
+            Err(obstacle) => {
+                destroy(exec);
+                return Err(obstacle);
+            }
+        };
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let known = spare.unwrap_or_else(|| Box::leak(Box::default()));
+        *known.state() = State { places: std::mem::take(&mut walk.places), ..State::default() };
+        known.absorb(&mut walk);
+        EXECS.insert(exec, known);
+        out.put(exec);
+        Ok(())
+    };
+    outcome(run())
+}
+
+/// cuGraphLaunch.
+pub fn launch(exec: u64, stream: u64) -> Outcome {
+    let Some(known) = EXECS.get(exec) else { return UNKNOWN };
+    if captures(stream) {
+        return capture::PASS;
+    }
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        context::check()?;
+        let stream = stream::find(stream)?;
+        session.send(&GraphLaunch { exec, stream: stream.wire() }, &[])?;
+        stream.touch();
+        if known.records.load(Relaxed) {
+            known
+                .state()
+                .events
+                .iter()
+                .filter_map(|&event| event::find(event))
+                .for_each(|event| event.recorded_by_graph());
+        }
+        Ok(())
+    };
+    run().into()
+}
+
+/// cuGraphUpload: the executor's driver uploads at the first launch.
+pub fn upload(exec: u64, stream: u64) -> Outcome {
+    match EXECS.get(exec) {
+        None => UNKNOWN,
+        Some(_) if captures(stream) => capture::PASS,
+        Some(_) => Outcome::Done,
+    }
+}
+
+/// cuGraphExecDestroy. Launches under way finish.
+pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
+    let (Some(session), Some(known)) = (session(), EXECS.get(exec)) else { return UNKNOWN };
+    EXECS.remove(exec);
+    // The executor first: as soon as the local handle is free, another thread may be given the same value.
+    let sent = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
+    let state = std::mem::take(&mut *known.state());
+    if !state.callbacks.is_empty() {
+        // A launch under way may still call them. Native lets it, and graphs with host functions are rare.
+        let _ = stream::synchronize_context();
+        hostfn::forget(&state.callbacks);
+    }
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    local().ok().and(sent).into()
+}
+
+/// cuGraphExecUpdate: the parameters of another graph of the same topology.
+pub fn update(exec: u64, graph: u64, local: impl FnOnce() -> CuResult) -> Outcome {
+    let Some(known) = EXECS.get(exec) else { return UNKNOWN };
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let mut walk = Walk::graph(graph)?;
+        local().ok()?;
+        let graphs = std::mem::take(&mut walk.graphs);
+        call(session, GraphRequest::Update { exec, graphs })?;
+        known.state().events.clear();
+        known.absorb(&mut walk);
+        Ok(())
+    };
+    outcome(run())
+}
+
+/// The cuGraphExec*NodeSetParams family: `describe` makes the node's new content out of the program's argument.
+pub fn set_node(
+    exec: u64,
+    node: u64,
+    describe: impl FnOnce(&mut Walk) -> Result<GraphNode, Obstacle>,
+    local: impl FnOnce() -> CuResult,
+) -> Outcome {
+    let Some(known) = EXECS.get(exec) else { return UNKNOWN };
+    let Some(place) = known.state().places.get(&node).copied() else { return UNKNOWN };
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        let mut walk = Walk::default();
+        let node = describe(&mut walk)?;
+        local().ok()?;
+        let graphs = std::mem::take(&mut walk.graphs);
+        let request = match node {
+            GraphNode::Child { .. } => GraphRequest::SetChild { exec, place, graphs },
+            node => GraphRequest::SetNode { exec, place, node },
+        };
+        call(session, request)?;
+        known.absorb(&mut walk);
+        Ok(())
+    };
+    outcome(run())
+}
+
+/// cuGraphExecChildGraphNodeSetParams.
+pub fn set_child(exec: u64, node: u64, graph: u64, local: impl FnOnce() -> CuResult) -> Outcome {
+    set_node(exec, node, |walk| walk.child(graph), local)
+}
+
+/// cuGraphNodeSetEnabled.
+pub fn set_enabled(exec: u64, node: u64, enabled: bool, local: impl FnOnce() -> CuResult) -> Outcome {
+    let Some(known) = EXECS.get(exec) else { return UNKNOWN };
+    let Some(place) = known.state().places.get(&node).copied() else { return UNKNOWN };
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        local().ok()?;
+        call(session, GraphRequest::SetEnabled { exec, place, enabled })
+    };
+    outcome(run())
+}

@@ -4,10 +4,11 @@
 //! Modules (`CUmodule`) and libraries (`CUlibrary`) differ in their functions only; both are announced here.
 
 use super::function::{self, Image};
-use super::stream;
+use super::{global, stream};
 use crate::edge::Out;
 use crate::image;
 use crate::outcome::{Outcome, Reason};
+use crate::real;
 use crate::result::CuResult;
 use crate::session::{self, Session, session};
 use lightos_protocol::request::{ModuleRequest, Request};
@@ -149,6 +150,22 @@ pub fn is_known(image: Image) -> bool {
     images().contains(&image)
 }
 
+/// Finds the library whose `CUmodule` this is, for functions that name a module which the program never asked for.
+pub fn adopt(module: u64) -> bool {
+    let libraries: Vec<u64> =
+        images().iter().filter(|image| image.is_library).map(|image| image.handle).collect();
+    let of = |library| {
+        let mut found = 0;
+        // SAFETY: a valid out-parameter and a library that is loaded.
+        let result = unsafe { real::cuLibraryGetModule(&mut found, library) };
+        result == CuResult::SUCCESS && found == module
+    };
+    let Some(library) = libraries.into_iter().find(|&library| of(library)) else { return false };
+    let request = ModuleRequest::LibraryModule { module, library };
+    let sent = session().is_some_and(|session| session.cast(&Request::Module(request)).is_ok());
+    sent && images().insert(Image { handle: module, is_library: false })
+}
+
 /// cuLibraryGetModule: the same code under another handle.
 pub fn of_library(out: Out<u64>, library: u64, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
     let run = || {
@@ -178,6 +195,7 @@ pub fn unload(handle: u64, is_library: bool, local: impl FnOnce() -> CuResult) -
         stream::synchronize_context()?;
         images().remove(&image);
         function::forget(image);
+        global::forget(handle);
         // The executor first: as soon as the local handle is free, another thread may be given the same value.
         let request = ModuleRequest::Unload { module: handle, library: is_library };
         let sent = session.cast(&Request::Module(request));

@@ -136,18 +136,6 @@ pub fn find(stream: u64) -> Result<&'static Stream, CuResult> {
     }
 }
 
-/// The id in records of the program's stream, about to be given work. A handle that nobody knows stays what it is: check it with [`find`] before.
-#[inline]
-pub fn wire(stream: u64) -> u64 {
-    match find(stream) {
-        Ok(found) => {
-            found.touch();
-            found.wire()
-        }
-        Err(_) => stream,
-    }
-}
-
 /// A stream that the local driver made without our seeing it.
 #[cold]
 fn adopt(stream: u64) -> Result<&'static Stream, CuResult> {
@@ -241,7 +229,7 @@ pub fn synchronize_call(stream: u64, local: impl Fn() -> CuResult) -> Outcome {
     run().into()
 }
 
-/// Waits for everything pushed to a stream so far. Takes the program's handle, or an id from [`wire`].
+/// Waits for everything pushed to a stream so far. Takes the program's handle, or its id in records.
 pub fn synchronize(stream: u64) -> Result<(), CuResult> {
     let session = session().ok_or(CuResult::DEINITIALIZED)?;
     match stream {

@@ -1,0 +1,209 @@
+//! From a graph in the local driver to its description, by the driver's own queries.
+
+use super::Obstacle;
+use super::node::{Copy3d, HostNode, KernelNode, MemsetNode, kind};
+use crate::ops::hostfn;
+use crate::outcome::Reason;
+use crate::real;
+use crate::result::CuResult;
+use lightos_protocol::request::{GraphBody, GraphNode, NodeAttribute, NodePlace};
+use rustc_hash::FxHashMap;
+
+/// Attributes that a kernel node keeps: access policy window, cooperative, cluster dimension and scheduling policy, priority,
+/// memory synchronization domain map and domain, preferred cluster dimension, shared memory carve-out.
+const ATTRIBUTES: [u32; 9] = [1, 2, 4, 5, 8, 9, 10, 11, 14];
+
+/// A description in the making. What is dropped without having been taken is given back.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// The description.
+    pub graphs: Vec<GraphBody>,
+    /// Where each node is in it.
+    pub places: FxHashMap<u64, NodePlace>,
+    /// Events that a launch records.
+    pub events: Vec<u64>,
+    /// Numbers of host functions.
+    pub callbacks: Vec<u64>,
+    /// Local graphs of the entries, the first of which are described already.
+    queue: Vec<u64>,
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        if !self.callbacks.is_empty() {
+            hostfn::forget(&self.callbacks);
+        }
+    }
+}
+
+impl Walk {
+    /// Describes a graph and everything inside it.
+    pub fn graph(graph: u64) -> Result<Self, Obstacle> {
+        let mut walk = Self::default();
+        walk.child(graph)?;
+        Ok(walk)
+    }
+
+    /// Describes a graph as entry 0 and what hangs below it; the node that would hold it.
+    pub fn child(&mut self, graph: u64) -> Result<GraphNode, Obstacle> {
+        self.queue.push(graph);
+        let mut entry = 0;
+        while let Some(&graph) = self.queue.get(entry) {
+            let body = self.body(graph, entry as u32)?;
+            self.graphs.push(body);
+            entry += 1;
+        }
+        Ok(GraphNode::Child { graph: 0 })
+    }
+
+    /// An event record node.
+    pub fn event_record(&mut self, event: u64) -> GraphNode {
+        self.events.push(event);
+        GraphNode::EventRecord { event }
+    }
+
+    fn body(&mut self, graph: u64, entry: u32) -> Result<GraphBody, Obstacle> {
+        let handles = nodes(graph)?;
+        let mut nodes = Vec::with_capacity(handles.len());
+        for (index, &handle) in handles.iter().enumerate() {
+            nodes.push(self.node(handle)?);
+            self.places.insert(handle, NodePlace { graph: entry, node: index as u32 });
+        }
+        let (edges, ports) = self.edges(graph)?;
+        Ok(GraphBody { nodes, edges, ports })
+    }
+
+    fn node(&mut self, node: u64) -> Result<GraphNode, Obstacle> {
+        let mut found = 0;
+        // SAFETY: in this function, nodes are of a live local graph and out-parameters have the driver's layout (checked in `node`).
+        unsafe { real::cuGraphNodeGetType(node, &mut found).ok()? };
+        match found {
+            kind::KERNEL => {
+                let mut params = KernelNode::EMPTY;
+                // SAFETY: as above.
+                unsafe { real::cuGraphKernelNodeGetParams_v2(node, (&raw mut params).cast()).ok()? };
+                // SAFETY: the parameter pointers are the driver's own copies, which live as long as the node.
+                unsafe { params.describe(attributes(node)) }
+            }
+            kind::MEMCPY => {
+                let mut params = Copy3d::default();
+                // SAFETY: as above.
+                unsafe { real::cuGraphMemcpyNodeGetParams(node, (&raw mut params).cast()).ok()? };
+                params.describe()
+            }
+            kind::MEMSET => {
+                let mut params = MemsetNode::default();
+                // SAFETY: as above.
+                unsafe { real::cuGraphMemsetNodeGetParams(node, (&raw mut params).cast()).ok()? };
+                Ok(params.describe())
+            }
+            kind::HOST => {
+                let mut params = HostNode::EMPTY;
+                // SAFETY: as above.
+                unsafe { real::cuGraphHostNodeGetParams(node, (&raw mut params).cast()).ok()? };
+                // SAFETY: the program gave the function for every launch of the graph.
+                unsafe { params.describe(self) }
+            }
+            kind::GRAPH => {
+                let mut graph = 0;
+                // SAFETY: as above.
+                unsafe { real::cuGraphChildGraphNodeGetGraph(node, &mut graph).ok()? };
+                self.queue.push(graph);
+                Ok(GraphNode::Child { graph: self.queue.len() as u32 - 1 })
+            }
+            kind::EMPTY => Ok(GraphNode::Empty),
+            kind::WAIT_EVENT => {
+                let mut event = 0;
+                // SAFETY: as above.
+                unsafe { real::cuGraphEventWaitNodeGetEvent(node, &mut event).ok()? };
+                Ok(GraphNode::EventWait { event })
+            }
+            kind::EVENT_RECORD => {
+                let mut event = 0;
+                // SAFETY: as above.
+                unsafe { real::cuGraphEventRecordNodeGetEvent(node, &mut event).ok()? };
+                Ok(self.event_record(event))
+            }
+            _ => Err(Obstacle::Refused(Reason::GraphNodeKind)),
+        }
+    }
+
+    /// The edges by number of node, and their data unless it is all zero.
+    #[allow(clippy::type_complexity, reason = "the two lists of a `GraphBody`")]
+    fn edges(&self, graph: u64) -> Result<(Vec<(u32, u32)>, Vec<[u8; 3]>), Obstacle> {
+        let (from, to, data) = edges(graph)?;
+        let place = |node: &u64| self.places.get(node).map(|place| place.node).ok_or(CuResult::INVALID_VALUE);
+        let mut edges = Vec::with_capacity(from.len());
+        for (from, to) in from.iter().zip(&to) {
+            edges.push((place(from)?, place(to)?));
+        }
+        let ports: Vec<_> =
+            data.iter().map(|&[from_port, to_port, kind, ..]| [from_port, to_port, kind]).collect();
+        let plain = ports.iter().all(|port| *port == [0; 3]);
+        Ok((edges, if plain { Vec::new() } else { ports }))
+    }
+}
+
+fn nodes(graph: u64) -> Result<Vec<u64>, CuResult> {
+    let mut count = 0;
+    // SAFETY: a null list asks for the count.
+    unsafe { real::cuGraphGetNodes(graph, std::ptr::null_mut(), &mut count).ok()? };
+    let mut nodes = vec![0; count];
+    if count != 0 {
+        // SAFETY: room for `count` handles.
+        unsafe { real::cuGraphGetNodes(graph, nodes.as_mut_ptr(), &mut count).ok()? };
+    }
+    Ok(nodes)
+}
+
+/// `CUgraphEdgeData` as bytes.
+type EdgeData = [u8; 8];
+
+fn edges(graph: u64) -> Result<(Vec<u64>, Vec<u64>, Vec<EdgeData>), CuResult> {
+    use std::ptr::null_mut;
+    let mut count = 0;
+    // SAFETY: null lists ask for the count. The older function is for drivers that have no edge data.
+    let with_data = unsafe {
+        match real::cuGraphGetEdges_v2(graph, null_mut(), null_mut(), null_mut(), &mut count) {
+            CuResult::NOT_SUPPORTED => {
+                real::cuGraphGetEdges(graph, null_mut(), null_mut(), &mut count).ok()?;
+                false
+            }
+            result => {
+                result.ok()?;
+                true
+            }
+        }
+    };
+    let (mut from, mut to, mut data) = (vec![0; count], vec![0; count], vec![[0; 8]; count]);
+    if count != 0 {
+        // SAFETY: room for `count` entries in each list.
+        unsafe {
+            if with_data {
+                real::cuGraphGetEdges_v2(
+                    graph,
+                    from.as_mut_ptr(),
+                    to.as_mut_ptr(),
+                    data.as_mut_ptr(),
+                    &mut count,
+                )
+            } else {
+                real::cuGraphGetEdges(graph, from.as_mut_ptr(), to.as_mut_ptr(), &mut count)
+            }
+            .ok()?;
+        }
+    }
+    Ok((from, to, data))
+}
+
+/// The attributes that were set on a kernel node. All zeros is what an attribute is before it is set.
+fn attributes(node: u64) -> Vec<NodeAttribute> {
+    let set = |id| {
+        let mut value = [0; 64];
+        // SAFETY: room for a `CUlaunchAttributeValue`. A driver that does not know an attribute has not set it.
+        let result = unsafe { real::cuGraphKernelNodeGetAttribute(node, id, &mut value) };
+        let is_set = result == CuResult::SUCCESS && value != [0; 64];
+        is_set.then(|| NodeAttribute { id, value: value.to_vec() })
+    };
+    ATTRIBUTES.into_iter().filter_map(set).collect()
+}
