@@ -50,9 +50,9 @@ struct SidecarArgs {
     /// Log filter: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG")]
     log: Option<String>,
-    /// End when the parent process ends
-    #[arg(long, hide = true)]
-    with_parent: bool,
+    /// End when the parent process, which has this process id, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    with_parent: Option<u32>,
 }
 
 /// Where the calls of a command go.

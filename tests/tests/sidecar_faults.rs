@@ -44,7 +44,7 @@ fn a_record_whose_payload_has_the_wrong_size() {
 
 #[test]
 fn a_launch_that_claims_more_than_it_carries() {
-    is_disconnected("Launch", |client| {
+    is_disconnected("param_bytes", |client| {
         let mut payload = [0xff; 56];
         payload[48..52].copy_from_slice(&1u32.to_ne_bytes());
         client.producer.push(Op::Launch as u16, 0, &[&payload]).unwrap();

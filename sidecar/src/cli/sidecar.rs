@@ -6,9 +6,13 @@ use crate::daemon::{self, Options};
 use crate::{layout, logs};
 
 pub(super) fn main(args: SidecarArgs) -> Result<(), Failure> {
-    if args.with_parent {
+    if let Some(parent) = args.with_parent {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
             .map_err(Failure::failed)?;
+        // It may have ended before the line above, which then announces nothing.
+        if std::os::unix::process::parent_id() != parent {
+            return Err(Failure::failed("the parent process has ended"));
+        }
     }
     let config = Config::load(args.config.as_deref()).map_err(Failure::usage)?;
     let log = args.log.unwrap_or_else(|| config.log.clone());

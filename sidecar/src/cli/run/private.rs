@@ -42,7 +42,16 @@ impl PrivateSidecar {
         let socket = folder.path().join("lightos.sock");
         let mut command = Command::new(layout::binary()?.0);
         command
-            .args(["sidecar", "--with-parent", "--config", "/dev/null", "--log", log, "--socket"])
+            .args([
+                "sidecar",
+                "--with-parent",
+                &std::process::id().to_string(),
+                "--config",
+                "/dev/null",
+                "--log",
+                log,
+                "--socket",
+            ])
             .arg(&socket)
             .stdin(Stdio::null())
             // The command's output is the command's; the sidecar's log goes to stderr.
