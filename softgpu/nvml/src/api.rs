@@ -1,0 +1,5 @@
+//! The exported functions.
+
+pub mod abi;
+pub mod device;
+pub mod system;
