@@ -163,7 +163,9 @@ fn elements<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, op: Op, raw: Type, 
         let extra = op.extra.wrapping_add(k as u64 * u64::from(type_bytes(raw)));
         let op = Op { b, c: b, extra, ..op };
         match (first, &i.operands[0]) {
-            (1, Operand::Vector(targets)) if targets.len() == values.len() => d.emit_to(op, &targets[k], raw)?,
+            (1, Operand::Vector(targets)) if targets.len() == values.len() => {
+                d.emit_to(op, &targets[k], raw)?
+            }
             (0, _) | (1, Operand::Sink) => d.emit(op),
             _ => return invalid("expected a vector"),
         }

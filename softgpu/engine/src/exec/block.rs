@@ -10,6 +10,9 @@ use super::{Fault, Place, RunStats};
 /// Instructions a warp may execute before the next one gets its turn.
 const QUANTUM: u32 = 20_000;
 
+/// Turns after which a block that still runs stops holding lanes back to meet others.
+const PATIENCE_TURNS: u64 = 256;
+
 pub const BARRIERS: usize = 16;
 
 /// A hardware barrier. Arrivals are counted per thread, so that lanes of one warp may arrive on different paths.
@@ -102,6 +105,8 @@ pub struct Resident {
     pub block: Block,
     warps: Vec<Warp>,
     running: Vec<bool>,
+    /// Turns taken so far.
+    turns: u64,
 }
 
 impl Resident {
@@ -109,6 +114,7 @@ impl Resident {
         let function = &grid.program.functions[grid.function as usize];
         let threads = grid.block[0] * grid.block[1] * grid.block[2];
         let warps = threads.div_ceil(32) as usize;
+        self.turns = 0;
         self.block.index = index;
         self.block.shared.clear();
         self.block.shared.resize((grid.shared_bytes as usize).div_ceil(16), 0);
@@ -126,6 +132,12 @@ impl Resident {
 
     /// Gives each warp one quantum.
     pub fn turn(&mut self, grid: &GridRun<'_>) -> Turn {
+        self.turns += 1;
+        if self.turns % PATIENCE_TURNS == 0 {
+            for warp in &mut self.warps {
+                warp.release();
+            }
+        }
         let mut progress = false;
         let mut left = false;
         for (warp, running) in self.warps.iter_mut().zip(&mut self.running) {
@@ -162,8 +174,11 @@ impl Resident {
         Turn::Faulted(Box::new(self.deadlock(grid)))
     }
 
-    /// Lets one warp that waits for absent lanes of its own go on.
+    /// Lets lanes go on that wait for others of their warp.
     fn force(&mut self, grid: &GridRun<'_>) -> bool {
+        if self.warps.iter_mut().fold(false, |released, warp| warp.release() | released) {
+            return true;
+        }
         let block = &mut self.block;
         self.warps.iter_mut().any(|warp| Machine { warp, block, grid }.force())
     }

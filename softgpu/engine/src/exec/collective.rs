@@ -164,7 +164,8 @@ fn matched(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mask = gather!(m, op, mask);
     let values = if op.flags & 2 != 0 { *m.longs(op.a) } else { m.words(op.a).map(u64::from) };
     let mut out: Lanes = std::array::from_fn(|lane| {
-        (0..LANES).filter(|&other| values[other] == values[lane]).fold(0, |bits, other| bits | 1 << other) & mask
+        (0..LANES).filter(|&other| values[other] == values[lane]).fold(0, |bits, other| bits | 1 << other)
+            & mask
     });
     if op.flags & 1 != 0 {
         let agree = out[mask.trailing_zeros() as usize] == mask;

@@ -137,7 +137,10 @@ fn combination(name: &str) -> Handler {
 
 /// The comparison as a handler with a predicate result. Plain operators are false on NaN (`ne` too); those that end in
 /// `u` are true.
-#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "the negation is what makes the unordered forms true on NaN")]
+#[expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "the negation is what makes the unordered forms true on NaN"
+)]
 fn handler(name: &str, ty: Type, ftz: bool) -> Decoded<Handler> {
     macro_rules! floats {
         ($t:ty, $via:expr) => {

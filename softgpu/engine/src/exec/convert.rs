@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use lightos_kernels::ptx::ast::{Instruction, Type};
 
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
-use super::float::{flush, unit_interval};
+use super::float::{canonical, flush, unit_interval};
 use super::lanes::{LANES, Lane, lift1, lift2_flags};
 use super::narrow::{self, narrow_float};
 use super::op::{Flow, Handler, Machine, Op};
@@ -97,18 +97,14 @@ fn direct(to: Type, from: Type, flags: u32) -> Option<Handler> {
         (F64, S32) => lift1(|a: i32| a as f64),
         (F64, U32) => lift1(|a: u32| a as f64),
         (F64, F32) if flags & FTZ == 0 => lift1(|a: f32| a as f64),
-        (F32, F64) if nearest && flags & FTZ == 0 => lift1(|a: f64| quiet(a as f32)),
-        (F32, F16) if flags & FTZ == 0 => lift1(|a: f16| quiet(a.to_f32())),
-        (F32, BF16) if flags & FTZ == 0 => lift1(|a: bf16| quiet(a.to_f32())),
+        (F32, F64) if nearest && flags & FTZ == 0 => lift1(|a: f64| canonical(a as f32)),
+        (F32, F16) if flags & FTZ == 0 => lift1(|a: f16| canonical(a.to_f32())),
+        (F32, BF16) if flags & FTZ == 0 => lift1(|a: bf16| canonical(a.to_f32())),
         (F16, F32) if nearest && flags & (FTZ | RELU) == 0 => lift1(narrow::to_f16),
         (BF16, F32) if nearest && flags & (FTZ | RELU) == 0 => lift1(narrow::to_bf16),
         (S32, F32) if flags & 0xf3 == INTEGRAL | Rounding::Zero as u32 => lift1(|a: f32| a as i32),
         _ => return None,
     })
-}
-
-fn quiet(a: f32) -> f32 {
-    if a.is_nan() { f32::from_bits(0x7fff_ffff) } else { a }
 }
 
 const CODES: [Type; 16] = [
@@ -288,7 +284,7 @@ fn float_to_float(value: f64, from: Type, to: Type, flags: u32) -> u64 {
             let nearest = flags & INTEGRAL != 0 || from != Type::F64;
             let narrow = if nearest { value as f32 } else { Rounding::of_flags(flags).to_f32(value, 0.0) };
             let narrow = if flags & FTZ != 0 { flush(narrow) } else { narrow };
-            u64::from(quiet(narrow).to_bits())
+            u64::from(canonical(narrow).to_bits())
         }
         Type::TF32 => u64::from(narrow::to_tf32(value as f32, flags & AWAY != 0)),
         _ => {

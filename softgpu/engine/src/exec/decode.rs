@@ -256,7 +256,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
             | "nanosleep" | "pmevent" | "griddepcontrol" | "setmaxnreg" => control::decode(d, i, &words),
             "call" | "ret" => call::decode(d, i, &words),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => collective::decode(d, i, &words),
-            "mma" | "ldmatrix" | "movmatrix" => matrix::decode(d, i, &words),
+            "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => matrix::decode(d, i, &words),
             _ => unsupported(""),
         }?;
         match words.left() {

@@ -25,10 +25,11 @@ pub fn flush(a: f32) -> f32 {
     if a.abs() < f32::MIN_POSITIVE { f32::from_bits(a.to_bits() & 0x8000_0000) } else { a }
 }
 
-/// NaN as the hardware writes it.
+/// NaN as the hardware writes it. Compared as bits: to the optimiser one float NaN is as good as another.
 #[inline(always)]
-fn canonical(a: f32) -> f32 {
-    if a.is_nan() { f32::from_bits(0x7fff_ffff) } else { a }
+pub fn canonical(a: f32) -> f32 {
+    let bits = a.to_bits();
+    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits })
 }
 
 /// To [0, 1]; NaN becomes 0.

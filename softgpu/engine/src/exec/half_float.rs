@@ -47,7 +47,8 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
         return unsupported("with this rounding");
     }
     let mut flags = operation(&i.opcode)? | type_flags(ty);
-    for (word, flag) in [("ftz", FTZ), ("sat", SAT), ("relu", RELU), ("NaN", NAN_WINS), ("xorsign", XOR_SIGN)] {
+    for (word, flag) in [("ftz", FTZ), ("sat", SAT), ("relu", RELU), ("NaN", NAN_WINS), ("xorsign", XOR_SIGN)]
+    {
         if w.has(word) {
             flags |= flag;
         }
@@ -115,11 +116,8 @@ fn narrow(result: f64, flags: u32) -> u32 {
 }
 
 fn extreme(a: u16, b: u16, flags: u32, max: bool) -> u32 {
-    let (a, b, sign) = if flags & XOR_SIGN != 0 {
-        (a & 0x7fff, b & 0x7fff, (a ^ b) & 0x8000)
-    } else {
-        (a, b, 0)
-    };
+    let (a, b, sign) =
+        if flags & XOR_SIGN != 0 { (a & 0x7fff, b & 0x7fff, (a ^ b) & 0x8000) } else { (a, b, 0) };
     let (x, y) = (value(a, flags), value(b, flags));
     if x.is_nan() && y.is_nan() || flags & NAN_WINS != 0 && (x.is_nan() || y.is_nan()) {
         return 0x7fff;
@@ -157,7 +155,8 @@ pub fn compare_pairs<'a>(
     let b = d.source(&i.operands[2], Type::B32)?;
     let both = d.register(Bank::Word).slot;
     d.emit(Op { dst: both, a, b, flags, ..Op::new(lift2_flags(compare)) });
-    let word = |d: &mut Decoder<'a, '_>, run| d.emit_to(Op { a: both, ..Op::new(run) }, &i.operands[0], Type::B32);
+    let word =
+        |d: &mut Decoder<'a, '_>, run| d.emit_to(Op { a: both, ..Op::new(run) }, &i.operands[0], Type::B32);
     match result {
         Type::Pred => {
             let Operand::Pair(p, q) = &i.operands[0] else { return invalid("expected two predicates") };

@@ -24,6 +24,12 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             while w.left().is_some() {}
             Ok(())
         }
+        "createpolicy" => {
+            while w.left().is_some() {}
+            let a = d.constants().long(0);
+            let Some(target) = i.operands.first() else { return operands(i, 1) };
+            d.emit_to(Op { a, ..Op::new(copy(Type::B64)?) }, target, Type::B64)
+        }
         "mapa" if w.has("shared::cluster") => {
             // A cluster is one block, so its only shared window is one's own.
             let ty = w.ty().unwrap_or(Type::U64);

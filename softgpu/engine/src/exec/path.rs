@@ -217,6 +217,32 @@ impl Warp {
         Flow::Stop
     }
 
+    /// Lets lanes go on that wait for others to meet them, as paths of their own. True if there were any.
+    ///
+    /// What keeps the others may be these very lanes: a barrier that counts them, a flag they will set.
+    pub fn release(&mut self) -> bool {
+        let mut released = false;
+        for index in 0..self.paths.len() {
+            let path = self.paths[index];
+            if path.state != State::Waiting {
+                continue;
+            }
+            let children = self.paths.iter().filter(|p| p.state != State::Free && p.parent == index as u32);
+            let away = children.fold(0, |lanes, p| lanes | p.mask);
+            let idle = path.mask & !away;
+            if idle == 0 {
+                continue;
+            }
+            self.paths[index].mask = path.mask & away;
+            if path.parent != NONE {
+                self.paths[path.parent as usize].pending += 1;
+            }
+            self.add(Path { state: State::Ready, mask: idle, pending: 0, ..path });
+            released = true;
+        }
+        released
+    }
+
     pub fn done(&self) -> bool {
         self.paths.iter().all(|p| p.state == State::Free)
     }

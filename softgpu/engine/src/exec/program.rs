@@ -32,7 +32,10 @@ pub enum Symbol {
 
 #[derive(Clone, Copy)]
 enum Entry<'a> {
-    Variable { address: u64, bytes: u64 },
+    Variable {
+        address: u64,
+        bytes: u64,
+    },
     Shared(&'a Variable),
     Dynamic,
     Function(u32),

@@ -5,8 +5,28 @@ use half::{bf16, f16};
 use crate::harness::eval;
 
 const F32: [f32; 22] = [
-    0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 3.0, 1.0e-3, 65504.0, 65520.0, 1.0e10, -1.0e20, f32::MAX, f32::MIN,
-    f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0e-40, 0.1,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1.5,
+    2.5,
+    -2.5,
+    3.0,
+    1.0e-3,
+    65504.0,
+    65520.0,
+    1.0e10,
+    -1.0e20,
+    f32::MAX,
+    f32::MIN,
+    f32::MIN_POSITIVE,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::NAN,
+    1.0e-40,
+    0.1,
 ];
 
 fn triples32() -> Vec<[u64; 3]> {
@@ -32,7 +52,8 @@ fn check32(snippet: &str, expected: impl Fn(f32, f32, f32) -> f32) {
 }
 
 fn check64(snippet: &str, expected: impl Fn(f64, f64, f64) -> f64) {
-    let values: Vec<f64> = F32.iter().map(|&f| f64::from(f)).chain([1e300, -1e-300, 5e-324, f64::MAX, 1.0 / 3.0]).collect();
+    let values: Vec<f64> =
+        F32.iter().map(|&f| f64::from(f)).chain([1e300, -1e-300, 5e-324, f64::MAX, 1.0 / 3.0]).collect();
     let mut cases = Vec::new();
     for (i, &a) in values.iter().enumerate() {
         for (j, &b) in values.iter().enumerate() {
@@ -91,7 +112,9 @@ fn directed_roundings_bracket() {
             let value = |s: u64| {
                 let x = (k * 2 + s).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 // Exponents around 1, so that nothing overflows.
-                (x & 0x8000_0000_007f_ffff) as u32 as u64 | ((100 + (x >> 40) % 50) << 23) & 0x7f80_0000 | (x & 1) << 31
+                (x & 0x8000_0000_007f_ffff) as u32 as u64
+                    | ((100 + (x >> 40) % 50) << 23) & 0x7f80_0000
+                    | (x & 1) << 31
             };
             [value(0), value(1), value(7)]
         })
@@ -134,19 +157,34 @@ fn extremes_prefer_numbers() {
         (true, _) => b,
         (_, true) => a,
         _ if a == b && a.is_sign_negative() => a,
-        _ => if a < b { a } else { b },
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     };
     check32("min.f32 %o32, %a32, %b32;", move |a, b, _| less(a, b));
     check32("max.f32 %o32, %a32, %b32;", move |a, b, _| -less(-a, -b));
-    check32("max.NaN.f32 %o32, %a32, %b32;", move |a, b, _| {
-        if a.is_nan() || b.is_nan() { f32::NAN } else { -less(-a, -b) }
-    });
+    check32(
+        "max.NaN.f32 %o32, %a32, %b32;",
+        move |a, b, _| {
+            if a.is_nan() || b.is_nan() { f32::NAN } else { -less(-a, -b) }
+        },
+    );
     check32("min.ftz.f32 %o32, %a32, %b32;", move |a, b, _| less(flush(a), flush(b)));
     check64("min.f64 %o64, %a64, %b64;", |a, b, _| match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
         _ if a == b && a.is_sign_negative() => a,
-        _ => if a < b { a } else { b },
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     });
 }
 
@@ -179,7 +217,10 @@ fn approximations_are_close() {
         let cases: Vec<[u64; 3]> = inputs.iter().map(|f| [u64::from(f.to_bits()), 0, 0]).collect();
         for (x, result) in inputs.iter().zip(eval(snippet, &cases)) {
             let (got, want) = (f64::from(f32::from_bits(result as u32)), f(f64::from(*x)));
-            assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{snippet} of {x}: {got} not {want}");
+            assert!(
+                (got - want).abs() <= tolerance * want.abs().max(1.0),
+                "{snippet} of {x}: {got} not {want}"
+            );
         }
     };
     close("rsqrt.approx.f32 %o32, %a32;", |x| 1.0 / x.sqrt(), 1e-6);
@@ -193,7 +234,18 @@ fn approximations_are_close() {
 
 fn check_int(snippet: &str, expected: impl Fn(f32) -> u64) {
     let mut inputs = F32.to_vec();
-    inputs.extend([2.147_483_5e9, 2.147_483_6e9, -2.147_483_6e9, 4.294_967_3e9, 9.3e18, 1.9e19, 255.5, -0.7, 254.5, 7.5]);
+    inputs.extend([
+        2.147_483_5e9,
+        2.147_483_6e9,
+        -2.147_483_6e9,
+        4.294_967_3e9,
+        9.3e18,
+        1.9e19,
+        255.5,
+        -0.7,
+        254.5,
+        7.5,
+    ]);
     let cases: Vec<[u64; 3]> = inputs.iter().map(|f| [u64::from(f.to_bits()), 0, 0]).collect();
     for (x, result) in inputs.iter().zip(eval(snippet, &cases)) {
         assert_eq!(result, expected(*x), "{snippet} of {x:e}");
@@ -213,9 +265,23 @@ fn float_to_integer_rounds_and_clamps() {
 
 #[test]
 fn integer_to_integer_extends_truncates_saturates() {
-    let cases: Vec<[u64; 3]> = [0u64, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x8000_0000, 0xffff_ffff, 1 << 40, u64::MAX]
-        .map(|v| [v, 0, 0])
-        .to_vec();
+    let cases: Vec<[u64; 3]> = [
+        0u64,
+        1,
+        0x7f,
+        0x80,
+        0xff,
+        0x100,
+        0x7fff,
+        0x8000,
+        0xffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 40,
+        u64::MAX,
+    ]
+    .map(|v| [v, 0, 0])
+    .to_vec();
     let check = |snippet: &str, expected: fn(u64) -> u64| {
         for (case, result) in cases.iter().zip(eval(snippet, &cases)) {
             assert_eq!(result, expected(case[0]), "{snippet} of {:#x}", case[0]);
@@ -228,7 +294,9 @@ fn integer_to_integer_extends_truncates_saturates() {
     check("cvt.s64.s16 %o64, %a16;", |v| v as i16 as i64 as u64);
     check("cvt.sat.u8.s32 %o32, %a32;", |v| (v as i32).clamp(0, 255) as u64);
     check("cvt.sat.s16.u64 %o16, %a64;", |v| v.min(32767));
-    check("cvt.sat.s32.s64 %o32, %a64;", |v| u64::from((v as i64).clamp(i32::MIN.into(), i32::MAX.into()) as i32 as u32));
+    check("cvt.sat.s32.s64 %o32, %a64;", |v| {
+        u64::from((v as i64).clamp(i32::MIN.into(), i32::MAX.into()) as i32 as u32)
+    });
     check("cvt.rn.f32.u64 %o32, %a64;", |v| u64::from((v as f32).to_bits()));
     check("cvt.rz.f32.u32 %o32, %a32;", |v| {
         let v = v as u32;
@@ -266,7 +334,13 @@ fn float_to_float() {
     });
     check_int("cvt.rn.satfinite.e4m3x2.f32 %o16, 0f00000000, %a32;", |x| match x {
         _ if x.is_nan() => 0x7f,
-        _ if x.abs() > 448.0 => if x > 0.0 { 0x7e } else { 0xfe },
+        _ if x.abs() > 448.0 => {
+            if x > 0.0 {
+                0x7e
+            } else {
+                0xfe
+            }
+        }
         _ => {
             // The nearest of all 8-bit values, ties to the even one.
             let value = |bits: u64| {
@@ -274,7 +348,9 @@ fn float_to_float() {
                 if e == 0 { m / 8.0 * 2f64.powi(-6) } else { (1.0 + m / 8.0) * 2f64.powi(e - 7) }
             };
             let distance = |bits: &u64| (value(*bits) - f64::from(x).abs()).abs();
-            let best = (0..0x7f).min_by(|a, b| distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1)))).unwrap();
+            let best = (0..0x7f)
+                .min_by(|a, b| distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1))))
+                .unwrap();
             best | u64::from(x.is_sign_negative()) << 7
         }
     });
@@ -287,12 +363,17 @@ fn eval_nan() -> u64 {
 
 #[test]
 fn half_precision() {
-    let values: Vec<u16> = (0..=u16::MAX).step_by(1237).chain([0, 0x8000, 0x3c00, 0x7c00, 0xfc00, 0x7e00, 1, 0x7bff]).collect();
+    let values: Vec<u16> =
+        (0..=u16::MAX).step_by(1237).chain([0, 0x8000, 0x3c00, 0x7c00, 0xfc00, 0x7e00, 1, 0x7bff]).collect();
     let mut cases = Vec::new();
     for (i, &a) in values.iter().enumerate() {
         for &b in &values {
             let c = values[(i * 11 + usize::from(b)) % values.len()];
-            cases.push([u64::from(a) | u64::from(b) << 16, u64::from(b) | u64::from(a) << 16, u64::from(c) * 0x1_0001]);
+            cases.push([
+                u64::from(a) | u64::from(b) << 16,
+                u64::from(b) | u64::from(a) << 16,
+                u64::from(c) * 0x1_0001,
+            ]);
         }
     }
     let h = |v: u64| f16::from_bits(v as u16).to_f64();

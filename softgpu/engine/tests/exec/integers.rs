@@ -5,9 +5,36 @@ use crate::harness::eval;
 /// Values that sit on edges, in every pair.
 fn pairs() -> Vec<[u64; 3]> {
     let values = [
-        0u64, 1, 2, 3, 5, 7, 31, 32, 33, 63, 64, 65, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 0x1_0000,
-        0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x1_0000_0000, 0x1234_5678_9abc_def0, i64::MAX as u64, 1 << 63, u64::MAX,
-        u64::MAX - 1, 0xffff_ffff_0000_0000,
+        0u64,
+        1,
+        2,
+        3,
+        5,
+        7,
+        31,
+        32,
+        33,
+        63,
+        64,
+        65,
+        127,
+        128,
+        255,
+        256,
+        0x7fff,
+        0x8000,
+        0xffff,
+        0x1_0000,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        0x1234_5678_9abc_def0,
+        i64::MAX as u64,
+        1 << 63,
+        u64::MAX,
+        u64::MAX - 1,
+        0xffff_ffff_0000_0000,
     ];
     let mut cases = Vec::new();
     for (i, &a) in values.iter().enumerate() {
@@ -77,9 +104,12 @@ fn division_by_zero_gives_all_ones_and_the_dividend() {
         b => w((a as i32).wrapping_div(b)),
     });
     check("rem.u64 %o64, %a64, %b64;", |a, b, _| if b == 0 { a } else { a % b });
-    check("rem.s64 %o64, %a64, %b64;", |a, b, _| {
-        if b == 0 { a } else { (a as i64).wrapping_rem(b as i64) as u64 }
-    });
+    check(
+        "rem.s64 %o64, %a64, %b64;",
+        |a, b, _| {
+            if b == 0 { a } else { (a as i64).wrapping_rem(b as i64) as u64 }
+        },
+    );
     check("div.s16 %o16, %a16, %b16;", |a, b, _| match b as i16 {
         0 => 0xffff,
         b => u64::from((a as i16).wrapping_div(b) as u16),
@@ -235,7 +265,11 @@ fn comparison_and_selection() {
 #[test]
 fn packing() {
     check("mov.b64 {%r1, %r2}, %a64; mov.b64 %o64, {%r2, %r1};", |a, _, _| a.rotate_left(32));
-    check("mov.b32 {%h1, %h2}, %a32; mov.b32 %o32, {%h2, %h1};", |a, _, _| u64::from((a as u32).rotate_left(16)));
-    check("mov.b64 {%h1, %h2, %h3, %h4}, %a64; mov.b64 %o64, {%h4, %h1, %h2, %h3};", |a, _, _| a.rotate_left(16));
+    check("mov.b32 {%h1, %h2}, %a32; mov.b32 %o32, {%h2, %h1};", |a, _, _| {
+        u64::from((a as u32).rotate_left(16))
+    });
+    check("mov.b64 {%h1, %h2, %h3, %h4}, %a64; mov.b64 %o64, {%h4, %h1, %h2, %h3};", |a, _, _| {
+        a.rotate_left(16)
+    });
     check("mov.b64 {_, %r1}, %a64; mov.u32 %o32, %r1;", |a, _, _| a >> 32);
 }
