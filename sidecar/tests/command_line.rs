@@ -184,3 +184,24 @@ fn an_executor_started_by_hand_says_so() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr.contains("lightos sidecar"), "{stderr}");
 }
+
+#[test]
+fn the_service_manager_learns_of_start_and_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, notify) = (folder.path().join("x.sock"), folder.path().join("notify"));
+    let manager = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut command = lightos(&["sidecar", "--log", "off", "--config", "/dev/null", "--socket"]);
+    let child = command.arg(&socket).env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+    let mut daemon = Daemon(child);
+    let said = || {
+        let mut text = [0; 256];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    assert!(said().contains("READY=1"));
+    assert!(socket.exists(), "ready means that programs can connect");
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(said().contains("STOPPING=1"));
+    assert_eq!(daemon.wait(), Some(0));
+}

@@ -150,3 +150,27 @@ fn messages_are_decoded_with_limits() {
     assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0);
     assert!(RawClient::connect(&sidecar.socket()).unwrap().is_served());
 }
+
+#[test]
+fn the_programs_output_is_the_executors() {
+    // Device printf is written by the driver inside the executor, and has to come out where the program's own output does.
+    let sidecar = Sidecar::start();
+    let mut parts = Parts::new().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    parts.output = file.reopen().unwrap().into();
+    let (_channel, reply) = greet(&sidecar.socket(), &parts.fds());
+    assert!(matches!(reply, HelloReply::Welcome(_)), "{reply:?}");
+    let executor = sidecar.executors()[0];
+    for stream in [1, 2] {
+        let target = std::fs::read_link(format!("/proc/{executor}/fd/{stream}")).unwrap();
+        assert_eq!(target, file.path());
+    }
+    assert_eq!(
+        std::fs::read_to_string(file.path()).unwrap(),
+        "",
+        "the executor writes nothing of its own there"
+    );
+    let command_line = std::fs::read_to_string(format!("/proc/{executor}/cmdline")).unwrap();
+    assert!(command_line.contains("--program\0raw"), "{command_line:?}");
+    assert!(std::fs::read_to_string(format!("/proc/{executor}/comm")).unwrap().starts_with("lightos-x:raw"));
+}

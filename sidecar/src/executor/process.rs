@@ -19,6 +19,8 @@ use crate::logs;
 
 /// The daemon sends the set-up right after it started the process.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records between two looks at the clock, so that a busy ring does not pay for it.
+const RECORDS_PER_LOOK: u32 = 256;
 /// How often an idle executor asks the driver for errors of work under way: at first, and when nothing has happened for long.
 const POLL: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(100);
 
@@ -82,6 +84,8 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
     let fds: [OwnedFd; SETUP_FDS] = fds.try_into().map_err(|fds: Vec<_>| OpenError::Fds(fds.len()))?;
     let [program, ring, pages, pidfd, log] = fds;
     logs::to_file(File::from(log), &setup.log);
+    // The default hook would write into the program's stderr.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "executor panicked")));
     name_process(&setup);
     let program = Arc::new(Channel::from(program));
     let ring = RingMemory::open(ring).map_err(OpenError::Ring)?;
@@ -123,6 +127,7 @@ fn run(mut executor: Executor, mut consumer: Consumer, daemon: &Channel) -> ! {
     let mut scratch = Vec::new();
     let mut pause = POLL.start;
     let mut polled = Instant::now();
+    let mut records = 0u32;
     let violation = loop {
         match consumer.next(pause, &mut scratch) {
             Ok(Some(record)) => {
@@ -130,17 +135,19 @@ fn run(mut executor: Executor, mut consumer: Consumer, daemon: &Channel) -> ! {
                 if let Err(violation) = executor.dispatch(&record) {
                     break violation;
                 }
+                // A program that never pauses must learn of a lost device as well.
+                records = records.wrapping_add(1);
+                if records.is_multiple_of(RECORDS_PER_LOOK) && polled.elapsed() >= POLL.end {
+                    polled = Instant::now();
+                    executor.poll();
+                }
             }
             Ok(None) => {
                 pause = (pause * 2).min(POLL.end);
+                polled = Instant::now();
                 executor.poll();
             }
             Err(violation) => break violation.into(),
-        }
-        // A program that never pauses must learn of a lost device as well.
-        if polled.elapsed() >= POLL.end {
-            polled = Instant::now();
-            executor.poll();
         }
     };
     tracing::warn!(%violation, "program is disconnected");
