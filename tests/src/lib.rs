@@ -5,6 +5,7 @@
 //! they are up to date there.
 
 pub mod raw;
+pub mod twice;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -101,7 +101,8 @@ impl State {
         slabs::refund(bytes);
         let session = sidecar()?;
         session.pages().counters().memory_freed(bytes);
-        session.cast(&Request::Memory(MemoryRequest::VmmRelease { handle: number }))
+        // The answer is waited for: the memory is back when the program's call returns.
+        session.call(&Request::Memory(MemoryRequest::VmmRelease { handle: number })).map(drop)
     }
 }
 

@@ -109,8 +109,9 @@ impl Side {
             UNIFIED => (side.device, Role::Unified),
             _ => return Err(CuResult::INVALID_VALUE),
         };
-        let pitch = side.pitch as u64;
         let row_end = (side.x_bytes as u64).checked_add(extent.width).ok_or(CuResult::INVALID_VALUE)?;
+        // A pitch of 0 means that rows follow each other.
+        let pitch = if side.pitch == 0 { row_end } else { side.pitch as u64 };
         if (extent.height > 1 || extent.depth > 1) && pitch < row_end {
             return Err(CuResult::INVALID_VALUE);
         }

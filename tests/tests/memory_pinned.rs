@@ -1,0 +1,118 @@
+//! Pinned host memory: copies from and to it, kernels that work on it, wrong uses; natively and under the shim.
+
+#[path = "memory/cuda.rs"]
+mod cuda;
+
+use std::ffi::c_void;
+use std::ptr;
+
+use cuda::{Notes, add_one, allocate, digest, load, ok, pattern, start, synchronize, sys};
+use lightos_tests::twice::twice;
+
+fn pinned(bytes: usize, flags: u32) -> *mut u8 {
+    let mut pointer = ptr::null_mut();
+    // SAFETY: a valid out-pointer.
+    ok(unsafe { sys::cuMemHostAlloc(&mut pointer, bytes, flags) });
+    pointer.cast()
+}
+
+#[test]
+fn kernels_and_copies_work_on_pinned_memory() {
+    let report = twice("kernels_and_copies_work_on_pinned_memory", || {
+        start();
+        let mut notes = Notes::default();
+        let module = load();
+        for words in [10_usize, 1000, 1 << 20] {
+            let bytes = words * 4;
+            let (source, target) = (pinned(bytes, 0), pinned(bytes, 3));
+            let block = allocate(bytes);
+            // SAFETY: all three blocks hold `bytes` bytes; the processor looks only when the device is done.
+            unsafe {
+                let data = pattern(bytes, words as u32);
+                ptr::copy_nonoverlapping(data.as_ptr(), source, bytes);
+                ok(sys::cuMemcpyHtoDAsync_v2(block, source.cast(), bytes, ptr::null_mut()));
+                add_one(module, block, words as u32);
+                ok(sys::cuMemcpyDtoHAsync_v2(target.cast(), block, bytes, ptr::null_mut()));
+                ok(synchronize());
+                notes.add("copied", digest(std::slice::from_raw_parts(target, bytes)));
+                let mut device = 0;
+                ok(sys::cuMemHostGetDevicePointer_v2(&mut device, target.cast(), 0));
+                add_one(module, device, words as u32);
+                add_one(module, device, words as u32 / 2);
+                ok(synchronize());
+                notes.add("in place", digest(std::slice::from_raw_parts(target, bytes)));
+                ok(sys::cuMemcpyHtoD_v2(device, source.cast(), bytes));
+                notes.add("pinned to pinned", digest(std::slice::from_raw_parts(target, bytes)));
+                ok(sys::cuMemsetD8_v2(device, 0x3c, bytes));
+                notes.add("filled", *target.add(bytes - 1));
+                let pageable = pattern(bytes, 5);
+                ok(sys::cuMemcpy(device, pageable.as_ptr() as u64, bytes));
+                notes.add("from pageable", std::slice::from_raw_parts(target, bytes) == pageable);
+                ok(sys::cuMemFreeHost(source.cast()));
+                ok(sys::cuMemFreeHost(target.cast()));
+            }
+        }
+        notes.0
+    });
+    assert!(report["launches"].as_u64() >= Some(9), "{report:#}");
+}
+
+#[test]
+fn wrong_arguments_get_the_drivers_errors() {
+    twice("wrong_arguments_get_the_drivers_errors", || {
+        start();
+        let mut notes = Notes::default();
+        let mut pointer: *mut c_void = ptr::null_mut();
+        let mut device = 0;
+        // SAFETY: pointers are valid or wrong on purpose.
+        unsafe {
+            notes.code("zero bytes", sys::cuMemHostAlloc(&mut pointer, 0, 0));
+            notes.code("unknown flag", sys::cuMemHostAlloc(&mut pointer, 64, 0x100));
+            notes.code("null out", sys::cuMemAllocHost_v2(ptr::null_mut(), 64));
+            ok(sys::cuMemAllocHost_v2(&mut pointer, 4096));
+            notes.code("inside", sys::cuMemFreeHost(pointer.cast::<u8>().add(64).cast()));
+            notes.code("device pointer flags", sys::cuMemHostGetDevicePointer_v2(&mut device, pointer, 1));
+            notes.code("stack", sys::cuMemFreeHost((&raw mut device).cast()));
+            notes.code("first free", sys::cuMemFreeHost(pointer));
+            notes.code("second free", sys::cuMemFreeHost(pointer));
+            notes.code("never registered", sys::cuMemHostUnregister((&raw mut device).cast()));
+            let mut kind = 0_u32;
+            ok(sys::cuMemAllocHost_v2(&mut pointer, 4096));
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+            notes.code(
+                "type",
+                sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, pointer as u64 + 5),
+            );
+            notes.add("type", kind);
+            let mut host = ptr::null_mut::<c_void>();
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_HOST_POINTER;
+            notes.code("host", sys::cuPointerGetAttribute((&raw mut host).cast(), attribute, pointer as u64));
+            notes.add("host", host == pointer);
+        }
+        notes.0
+    });
+}
+
+#[test]
+fn many_blocks_leave_nothing_behind() {
+    let report = twice("many_blocks_leave_nothing_behind", || {
+        start();
+        let mut seen = 0_u64;
+        for round in 0..30 {
+            let blocks: Vec<_> = (0..20).map(|index| pinned(1 + index * 40_000 + round, 0)).collect();
+            for (index, block) in blocks.iter().enumerate() {
+                // SAFETY: the last byte of the block.
+                unsafe { block.add(index * 40_000 + round).write(index as u8) };
+            }
+            for (index, block) in blocks.into_iter().enumerate() {
+                // SAFETY: as above; freed once.
+                unsafe {
+                    seen += u64::from(block.add(index * 40_000 + round).read());
+                    ok(sys::cuMemFreeHost(block.cast()));
+                }
+            }
+        }
+        vec![seen.to_string()]
+    });
+    assert_eq!(report["calls"]["cuMemFreeHost"]["forwarded"], 600, "{report:#}");
+}
