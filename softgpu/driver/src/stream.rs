@@ -176,15 +176,7 @@ impl Stream {
 
     /// Queues a task that is not subject to capture; returns its position.
     pub fn enqueue(self: &Arc<Self>, task: Task) -> Result<u64> {
-        let after = if self.kind == Kind::Legacy {
-            let streams = self.context.all_streams();
-            let others = streams.iter().filter(|s| s.kind != Kind::Legacy && s.is_blocking());
-            others.filter_map(|stream| stream.pending()).collect()
-        } else if self.is_blocking() {
-            self.context.legacy_stream().pending().into_iter().collect()
-        } else {
-            Vec::new()
-        };
+        let after = self.predecessors();
         let mut queue = self.queue();
         if queue.closed {
             return Err(Error::CONTEXT_IS_DESTROYED);
@@ -210,11 +202,45 @@ impl Stream {
         Ok(position)
     }
 
-    /// Queues a task and waits for it.
+    /// Runs a task to its end: on the calling thread where nothing is pending before it, else through the queue.
     pub fn run(self: &Arc<Self>, task: Task) -> Result {
-        let position = self.enqueue(task)?;
-        self.timeline.wait(position);
+        match self.claim() {
+            Some(position) => {
+                task.run(&self.context);
+                self.timeline.advance(position);
+            }
+            None => {
+                let position = self.enqueue(task)?;
+                self.timeline.wait(position);
+            }
+        }
         context::poisoned()
+    }
+
+    /// Takes the next position for the calling thread, if it need not wait for anything.
+    fn claim(self: &Arc<Self>) -> Option<u64> {
+        if !self.predecessors().is_empty() {
+            return None;
+        }
+        let mut queue = self.queue();
+        if queue.closed || self.timeline.completed() < queue.submitted {
+            return None;
+        }
+        queue.submitted += 1;
+        Some(queue.submitted)
+    }
+
+    /// What new work of this stream must wait for in other streams.
+    fn predecessors(&self) -> Vec<(Arc<Timeline>, u64)> {
+        if self.kind == Kind::Legacy {
+            let streams = self.context.all_streams();
+            let others = streams.iter().filter(|s| s.kind != Kind::Legacy && s.is_blocking());
+            others.filter_map(|stream| stream.pending()).collect()
+        } else if self.is_blocking() {
+            self.context.legacy_stream().pending().into_iter().collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Waits for everything queued so far.
@@ -267,6 +293,8 @@ impl Stream {
                     None => return,
                 }
             };
+            // The position before may be running on a program's thread.
+            self.timeline.wait(item.position - 1);
             for (timeline, position) in &item.after {
                 timeline.wait(*position);
             }

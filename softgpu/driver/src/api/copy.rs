@@ -4,7 +4,6 @@ use crate::abi::{MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d}
 use crate::copy::{linear, plan};
 use crate::edge::{exports, get};
 use crate::error::{Error, Result};
-use crate::stream::Stream;
 use crate::work::{Task, Work};
 use crate::{capture, context, stream};
 
@@ -25,17 +24,11 @@ fn copy_later(copy: &Memcpy3d, handle: u64) -> Result {
     context::healthy()?;
     let stream = stream::find(handle)?;
     let Some(plan) = plan(copy)? else { return Ok(()) };
-    let waits = plan.is_pageable() || plan.is_host_only();
-    stream.submit(Work::Copy(*copy))?;
-    if waits && !capture::is_capturing(&stream)? {
-        wait(&stream)?;
+    if (plan.is_pageable() || plan.is_host_only()) && !capture::is_capturing(&stream)? {
+        capture::forbid_implicit(&stream)?;
+        return stream.run(Task::Copy(plan));
     }
-    Ok(())
-}
-
-fn wait(stream: &Stream) -> Result {
-    stream.drain();
-    context::poisoned()
+    stream.submit(Work::Copy(*copy))
 }
 
 fn to_device(dst: u64, src: u64, bytes: usize) -> Memcpy3d {

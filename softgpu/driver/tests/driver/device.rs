@@ -70,6 +70,32 @@ fn the_device_is_described() {
 }
 
 #[test]
+fn two_devices_share_the_address_space_but_not_the_memory() {
+    in_own_process("device::two_devices_share_the_address_space_but_not_the_memory", || {
+        // SAFETY: no other thread of this process reads the environment yet.
+        unsafe { std::env::set_var("SOFTGPU_DEVICES", "2") };
+        let mut contexts = [0; 2];
+        let mut pointers = [0; 2];
+        let (mut can, mut ordinal, mut word) = (0, 9i32, 0u32);
+        ok!(init::cuInit(0));
+        for (device, (context, pointer)) in contexts.iter_mut().zip(&mut pointers).enumerate() {
+            ok!(context::cuCtxCreate_v2(context, 0, device as i32));
+            ok!(memory::cuMemAlloc_v2(pointer, 4));
+            ok!(cuda::api::memset::cuMemsetD32_v2(*pointer, 7 + device as u32, 1));
+        }
+        ok!(device::cuDeviceCanAccessPeer(&mut can, 0, 1));
+        assert_eq!(can, 1);
+        ok!(memory::cuPointerGetAttribute((&raw mut ordinal).cast(), 9, pointers[1]));
+        assert_eq!(ordinal, 1);
+        ok!(context::cuCtxEnablePeerAccess(contexts[0], 0));
+        assert_eq!(code!(context::cuCtxEnablePeerAccess(contexts[0], 0)), 704);
+        ok!(cuda::api::copy::cuMemcpyPeer(pointers[0], contexts[0], pointers[1], contexts[1], 4));
+        ok!(cuda::api::copy::cuMemcpyDtoH_v2(&raw mut word as u64, pointers[0], 4));
+        assert_eq!(word, 8);
+    });
+}
+
+#[test]
 fn contexts_stack_per_thread() {
     std::thread::spawn(|| {
         ok!(init::cuInit(0));

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use cuda::api::{capture, copy, event, graph, graph_exec, graph_node, launch, memory, memset, stream};
 
-use crate::support::{BUMP, INVALID_VALUE, code, kernel, ok, param, params, primary};
+use crate::support::{BUMP, INVALID_VALUE, code, kernel, ok, param, params, primary, set};
 
 const NULL: *mut *mut c_void = std::ptr::null_mut();
 
@@ -165,7 +165,7 @@ fn nodes_keep_their_own_copy_of_parameters() {
         0,
         (&raw const node).cast()
     ));
-    step = 1;
+    set(values[1], 1u32);
     ok!(graph::cuGraphAddKernelNode_v2(&mut second, graph_handle, &first, 1, (&raw const node).cast()));
     let mut held = node;
     ok!(graph_node::cuGraphKernelNodeGetParams_v2(first, (&raw mut held).cast()));
@@ -176,7 +176,7 @@ fn nodes_keep_their_own_copy_of_parameters() {
     ok!(graph_exec::cuGraphLaunch(exec, s));
     ok!(stream::cuStreamSynchronize(s));
     assert_eq!(read(at), 21);
-    step = 300;
+    set(values[1], 300u32);
     ok!(graph_exec::cuGraphExecKernelNodeSetParams_v2(exec, second, (&raw const node).cast()));
     ok!(graph_exec::cuGraphLaunch(exec, s));
     ok!(stream::cuStreamSynchronize(s));

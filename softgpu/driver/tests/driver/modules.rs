@@ -1,11 +1,12 @@
 //! Modules, libraries and launches.
 
 use std::ffi::{CString, c_void};
+use std::ptr::without_provenance_mut;
 
 use cuda::api::{context, copy, function, launch, memory, module, stream};
 
 use crate::support::{
-    BUMP, INVALID_HANDLE, INVALID_VALUE, VECTOR_ADD, code, kernel, ok, param, params, primary,
+    BUMP, INVALID_HANDLE, INVALID_VALUE, VECTOR_ADD, code, kernel, ok, param, params, primary, set,
 };
 
 const NULL: *mut *mut c_void = std::ptr::null_mut();
@@ -45,13 +46,18 @@ fn parameters_may_come_as_a_packed_buffer() {
     packed[..8].copy_from_slice(&word.to_le_bytes());
     packed[8] = 2;
     let mut size = packed.len();
-    let mut extra =
-        [1 as *mut c_void, packed.as_mut_ptr().cast(), 2 as *mut c_void, param(&mut size), 0 as *mut c_void];
+    let mut extra = [
+        without_provenance_mut(1),
+        packed.as_mut_ptr().cast(),
+        without_provenance_mut(2),
+        param(&mut size),
+        std::ptr::null_mut(),
+    ];
     ok!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr()));
     let mut value = 0u32;
     ok!(copy::cuMemcpyDtoH_v2(&raw mut value as u64, word, 4));
     assert_eq!(value, 42);
-    size = 8;
+    set(extra[3], 8usize);
     assert_eq!(
         code!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr())),
         INVALID_VALUE
@@ -157,12 +163,12 @@ fn a_kernel_of_a_library_launches_like_a_function() {
 fn broken_images_fail_with_a_log() {
     primary();
     let mut handle = 0;
-    assert_eq!(code!(module::cuModuleLoadData(&mut handle, b"\x7fELF\x02\x01\0\0".as_ptr().cast())), 209);
+    assert_eq!(code!(module::cuModuleLoadData(&mut handle, c"\x7fELF\x02\x01".as_ptr().cast())), 209);
     let bad = BUMP.replace("add.u32 %r3, %r2, %r1;", "frobnicate.u32 %r3, %r2;");
     let text = CString::new(bad).unwrap();
     let mut log = [0u8; 512];
     let names = [5u32, 6];
-    let mut values = [log.as_mut_ptr().cast(), 512 as *mut c_void];
+    let mut values = [log.as_mut_ptr().cast(), 51without_provenance_mut(2)];
     let code = code!(module::cuModuleLoadDataEx(
         &mut handle,
         text.as_ptr().cast(),

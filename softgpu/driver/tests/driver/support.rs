@@ -61,6 +61,12 @@ pub fn param<T>(value: &mut T) -> *mut c_void {
     std::ptr::from_mut(value).cast()
 }
 
+/// Changes a parameter's value through its pointer.
+pub fn set<T>(at: *mut c_void, value: T) {
+    // SAFETY: the pointer came from `param` on a live value of this type.
+    unsafe { at.cast::<T>().write(value) };
+}
+
 /// Runs a test in a fresh process, because a device fault or a fork would spoil this one. `name` is the test's full path.
 pub fn in_own_process(name: &str, body: impl FnOnce()) {
     if std::env::var("SOFTGPU_TEST_CHILD").as_deref() == Ok(name) {
