@@ -168,7 +168,7 @@ fn broken_images_fail_with_a_log() {
     let text = CString::new(bad).unwrap();
     let mut log = [0u8; 512];
     let names = [5u32, 6];
-    let mut values = [log.as_mut_ptr().cast(), 51without_provenance_mut(2)];
+    let mut values = [log.as_mut_ptr().cast(), without_provenance_mut(512)];
     let code = code!(module::cuModuleLoadDataEx(
         &mut handle,
         text.as_ptr().cast(),
