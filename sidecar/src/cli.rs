@@ -80,7 +80,7 @@ struct RunArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value = "sidecar")]
     dispatch: Dispatch,
     /// Log filter of a private sidecar
-    #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG", default_value = "error")]
     log: String,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]

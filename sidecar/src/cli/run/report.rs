@@ -107,7 +107,8 @@ fn tenant(tenant: &TenantReport) -> Value {
         "class": tenant.tenant_class,
         "state": tenant.state,
         "seconds": tenant.age_seconds,
-        "launches": tenant.traffic.launches,
+        // Every launch call; those of graphs are counted on their own as well.
+        "launches": tenant.traffic.launches.saturating_add(tenant.traffic.graph_launches),
         "graph_launches": tenant.traffic.graph_launches,
         "records": tenant.traffic.dispatched,
         "bytes": {
@@ -138,13 +139,14 @@ fn exit(exit: &ExecutorExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lightos_protocol::control::CallCount;
+    use lightos_protocol::control::{CallCount, Traffic};
 
     #[test]
     fn calls_and_reasons_are_found_by_name() {
         let report = TenantReport {
             calls: vec![CallCount { function: "cuLaunchKernel".into(), forwarded: 3, ..Default::default() }],
             reasons: vec![("LocalQuery".into(), 2)],
+            traffic: Traffic { launches: 3, graph_launches: 2, ..Default::default() },
             executor_exit: Some(ExecutorExit::Signal(9)),
             ..Default::default()
         };
@@ -152,6 +154,7 @@ mod tests {
         assert_eq!(value["calls"]["cuLaunchKernel"]["forwarded"], 3);
         assert_eq!(value["reasons"]["LocalQuery"], 2);
         assert_eq!(value["executor_exit"], "signal 9");
+        assert_eq!((&value["launches"], &value["graph_launches"]), (&5.into(), &2.into()));
         assert_eq!(value["bytes"]["host_to_device"], 0);
     }
 }
