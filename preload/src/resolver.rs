@@ -107,7 +107,9 @@ fn verdict(
     match hooks::classify(name.to_bytes()) {
         Class::Hook(hook) => hooked(hook, handle, caller, find, target),
         Class::Local => native,
-        Class::Unknown if handle == libc::RTLD_NEXT || handle == libc::RTLD_DEFAULT || life::is_off() => native,
+        Class::Unknown if handle == libc::RTLD_NEXT || handle == libc::RTLD_DEFAULT || life::is_off() => {
+            native
+        }
         Class::Unknown => {
             let found = find(handle).cast_const();
             let answer = if real::owns(found) { unknown::stub_of(found) } else { found };
