@@ -13,6 +13,7 @@ use std::thread::ThreadId;
 
 use rustc_hash::FxHashSet;
 
+use crate::abi::EdgeData;
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph};
 use crate::stream::{Kind, Stream};
@@ -32,6 +33,8 @@ pub const STATUS_INVALIDATED: u32 = 2;
 pub struct Session {
     pub id: u64,
     pub graph: Arc<Graph>,
+    /// False where the program gave the graph, which then outlives a failed capture.
+    owns_graph: bool,
     mode: u32,
     origin: u64,
     thread: ThreadId,
@@ -45,6 +48,8 @@ pub struct Session {
 pub struct Member {
     pub session: Arc<Session>,
     pub tail: Vec<u64>,
+    /// As many entries as `tail`, all zero: captured edges carry no data.
+    edges: Vec<EdgeData>,
 }
 
 /// A point in a captured stream, as an event records it.
@@ -74,8 +79,22 @@ fn member(stream: &Stream) -> MutexGuard<'_, Option<Member>> {
     lock(&stream.capture)
 }
 
-/// `cuStreamBeginCapture`.
+/// `cuStreamBeginCapture`, into a new graph.
 pub fn begin(stream: &Arc<Stream>, mode: u32) -> Result {
+    start(stream, mode, None, Vec::new())
+}
+
+/// `cuStreamBeginCaptureToGraph`: the first nodes come after `dependencies`, nodes of the given graph.
+pub fn begin_to(stream: &Arc<Stream>, mode: u32, graph: Arc<Graph>, dependencies: Vec<u64>) -> Result {
+    for dependency in &dependencies {
+        if graph::node(*dependency)?.graph != graph.handle {
+            return Err(Error::INVALID_VALUE);
+        }
+    }
+    start(stream, mode, Some(graph), dependencies)
+}
+
+fn start(stream: &Arc<Stream>, mode: u32, graph: Option<Arc<Graph>>, tail: Vec<u64>) -> Result {
     if mode > MODE_RELAXED {
         return Err(Error::INVALID_VALUE);
     }
@@ -89,7 +108,8 @@ pub fn begin(stream: &Arc<Stream>, mode: u32) -> Result {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let session = Arc::new(Session {
         id: NEXT.fetch_add(1, Ordering::Relaxed),
-        graph: graph::create(),
+        owns_graph: graph.is_none(),
+        graph: graph.unwrap_or_else(graph::create),
         mode,
         origin: stream.id,
         thread: std::thread::current().id(),
@@ -99,13 +119,13 @@ pub fn begin(stream: &Arc<Stream>, mode: u32) -> Result {
     });
     lock(&SESSIONS).push(session.clone());
     ACTIVE.fetch_add(1, Ordering::AcqRel);
-    *slot = Some(Member { session, tail: Vec::new() });
+    *slot = Some(Member { session, tail, edges: Vec::new() });
     Ok(())
 }
 
 /// `cuStreamEndCapture`: the graph's handle.
 pub fn end(stream: &Arc<Stream>) -> Result<u64> {
-    let Some(Member { session, tail }) = member(stream).clone() else { return Err(Error::ILLEGAL_STATE) };
+    let Some(Member { session, tail, .. }) = member(stream).clone() else { return Err(Error::ILLEGAL_STATE) };
     if session.origin != stream.id {
         return Err(Error::STREAM_CAPTURE_UNMATCHED);
     }
@@ -119,7 +139,7 @@ pub fn end(stream: &Arc<Stream>) -> Result<u64> {
         (_, false) => Err(Error::STREAM_CAPTURE_UNJOINED),
         _ => Ok(session.graph.handle),
     };
-    if outcome.is_err() {
+    if outcome.is_err() && session.owns_graph {
         let _ = graph::destroy(session.graph.handle);
     }
     outcome
@@ -166,9 +186,13 @@ pub fn status(stream: &Stream) -> Result<(u32, Option<Member>)> {
     })
 }
 
-/// Runs `look` on the stream's current dependencies; the slice's address is stable until the next captured call.
-pub fn with_tail<T>(stream: &Stream, look: impl FnOnce(&[u64]) -> T) -> Option<T> {
-    member(stream).as_ref().map(|member| look(&member.tail))
+/// Runs `look` on the stream's current dependencies and their edge data; the slices' addresses are stable until the next
+/// captured call.
+pub fn with_tail<T>(stream: &Stream, look: impl FnOnce(&[u64], &[EdgeData]) -> T) -> Option<T> {
+    member(stream).as_mut().map(|member| {
+        member.edges.resize(member.tail.len(), EdgeData::default());
+        look(&member.tail, &member.edges)
+    })
 }
 
 /// Replaces or extends the stream's dependencies.
@@ -199,7 +223,7 @@ fn extend(tail: &mut Vec<u64>, nodes: &[u64]) {
 /// Where the stream's capture stands, for an event; `None` where the stream is not captured.
 pub fn point(stream: &Stream) -> Result<Option<Point>> {
     match member(stream).as_ref() {
-        Some(Member { session, tail }) => {
+        Some(Member { session, tail, .. }) => {
             session.check()?;
             Ok(Some(Point { session: session.clone(), tail: tail.clone() }))
         }
@@ -226,7 +250,8 @@ pub fn join(stream: &Arc<Stream>, point: &Point) -> Result {
             return Err(Error::STREAM_CAPTURE_MERGE);
         }
         None => {
-            *slot = Some(Member { session: point.session.clone(), tail: point.tail.clone() });
+            *slot =
+                Some(Member { session: point.session.clone(), tail: point.tail.clone(), edges: Vec::new() });
             drop(slot);
             lock(&point.session.members).push(stream.clone());
         }

@@ -1,9 +1,10 @@
 //! Stream capture. The three versions of `cuStreamGetCaptureInfo` differ in what they return.
 
 use crate::abi::EdgeData;
+use crate::api::graph::plain;
 use crate::edge::{array, exports, get, put, put_some};
 use crate::error::{Error, Result};
-use crate::{capture, stream};
+use crate::{capture, graph, stream};
 
 /// `CU_STREAM_SET_CAPTURE_DEPENDENCIES`; ADD is 0.
 const SET_DEPENDENCIES: u32 = 1;
@@ -29,12 +30,11 @@ unsafe fn info(handle: u64, out: &Outputs) -> Result {
         let Some(member) = member.filter(|_| status == capture::STATUS_ACTIVE) else { return Ok(()) };
         put_some(out.id, member.session.id);
         put_some(out.graph, member.session.graph.handle);
-        capture::with_tail(&stream, |tail| {
+        capture::with_tail(&stream, |tail, edges| {
             put_some(out.dependencies, tail.as_ptr());
+            put_some(out.edges, edges.as_ptr());
             put_some(out.count, tail.len());
         });
-        // Captured edges carry no data.
-        put_some(out.edges, std::ptr::null());
     }
     Ok(())
 }
@@ -56,6 +56,13 @@ exports! { TABLE:
     }
     entry cuStreamBeginCapture / cuStreamBeginCapture_ptsz: (stream: u64) {
         capture::begin(&stream::find(stream)?, capture::MODE_GLOBAL)
+    }
+    entry cuStreamBeginCaptureToGraph / cuStreamBeginCaptureToGraph_ptsz: (
+        stream: u64, graph: u64, nodes: *const u64, edges: *const EdgeData, count: usize, mode: u32
+    ) {
+        let (stream, graph) = (stream::find(stream)?, graph::find(graph)?);
+        plain(edges, count)?;
+        capture::begin_to(&stream, mode, graph, array(nodes, count)?)
     }
     entry cuStreamEndCapture / cuStreamEndCapture_ptsz: (stream: u64, graph: *mut u64) {
         let stream = stream::find(stream)?;
@@ -93,9 +100,7 @@ exports! { TABLE:
     entry cuStreamUpdateCaptureDependencies_v2 / cuStreamUpdateCaptureDependencies_v2_ptsz: (
         stream: u64, nodes: *const u64, edges: *const EdgeData, count: usize, flags: u32
     ) {
-        if array(edges, if edges.is_null() { 0 } else { count })?.iter().any(|edge| *edge != EdgeData::default()) {
-            return Err(Error::NOT_SUPPORTED);
-        }
+        plain(edges, count)?;
         update(stream, nodes, count, flags)
     }
     entry cuThreadExchangeStreamCaptureMode: (mode: *mut u32) {

@@ -29,7 +29,7 @@ unsafe fn add(
 ///
 /// # Safety
 /// `data` is null or holds `count` entries.
-unsafe fn plain(data: *const EdgeData, count: usize) -> Result {
+pub(super) unsafe fn plain(data: *const EdgeData, count: usize) -> Result {
     // SAFETY: this function's contract.
     let data = unsafe { array(data, if data.is_null() { 0 } else { count }) }?;
     if data.iter().all(|edge| *edge == EdgeData::default()) { Ok(()) } else { Err(Error::NOT_SUPPORTED) }
