@@ -4,6 +4,7 @@ mod client;
 mod run;
 mod sidecar;
 mod status;
+mod tenant_json;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Gid;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
@@ -83,7 +83,7 @@ pub fn serve(options: &Options) -> Result<(), ServeError> {
         stopping: AtomicBool::new(false),
         stop: stop.clone(),
     });
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|source| ServeError::Io { what: "handle signals", source })?;
     thread("signals", move || {
         for _ in signals.forever() {

@@ -31,7 +31,7 @@ fn a_session_begins_and_ends_with_its_program() {
     assert!(client.welcome.device.total_memory_bytes > 0);
 
     let status = sidecar.status();
-    assert_eq!(status["tenants"][0]["process_name"], "raw");
+    assert_eq!(status["tenants"][0]["program"], "raw");
     assert_eq!(status["tenants"][0]["state"], "running");
     let executors = sidecar.executors();
     assert_eq!(executors.len(), 1);
@@ -152,6 +152,21 @@ fn messages_are_decoded_with_limits() {
 }
 
 #[test]
+fn a_programs_name_is_its_own() {
+    let sidecar = Sidecar::start();
+    for process_name in
+        ["-bash", "--help", "", "a b", "\u{1b}[31m\n", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}"]
+    {
+        let channel = Channel::connect(&sidecar.socket()).unwrap();
+        let hello = Hello { process_name: process_name.into(), ..Hello::default() };
+        let parts = Parts::new().unwrap();
+        channel.send(&Opening::new(Purpose::Client(hello)), &parts.fds()).unwrap();
+        let reply = channel.recv::<HelloReply>(Some(10 * SECOND)).unwrap().0;
+        assert!(matches!(reply, HelloReply::Welcome(_)), "{process_name:?}: {reply:?}");
+    }
+}
+
+#[test]
 fn the_programs_output_is_the_executors() {
     // Device printf is written by the driver inside the executor, and has to come out where the program's own output does.
     let sidecar = Sidecar::start();
@@ -171,6 +186,6 @@ fn the_programs_output_is_the_executors() {
         "the executor writes nothing of its own there"
     );
     let command_line = std::fs::read_to_string(format!("/proc/{executor}/cmdline")).unwrap();
-    assert!(command_line.contains("--program\0raw"), "{command_line:?}");
+    assert!(command_line.contains("--program=raw"), "{command_line:?}");
     assert!(std::fs::read_to_string(format!("/proc/{executor}/comm")).unwrap().starts_with("lightos-x:raw"));
 }

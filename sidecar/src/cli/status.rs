@@ -6,7 +6,7 @@ use lightos_protocol::control::{Admin, AdminReply, DaemonStatus, DeviceReading, 
 use serde_json::json;
 
 use super::client::Client;
-use super::{Failure, StatusArgs};
+use super::{Failure, StatusArgs, tenant_json};
 
 pub(super) fn main(args: StatusArgs) -> Result<(), Failure> {
     let client = Client::connect(args.socket.as_deref()).map_err(Failure::failed)?;
@@ -24,13 +24,18 @@ pub(super) fn main(args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn json(status: &DaemonStatus) -> serde_json::Value {
-    let mut value = json!({ "schema": 1 });
-    if let (Some(fields), Ok(serde_json::Value::Object(rest))) =
-        (value.as_object_mut(), serde_json::to_value(status))
-    {
-        fields.extend(rest);
-    }
-    value
+    let devices = status.devices.iter().map(|device| {
+        json!({ "ordinal": device.ordinal, "name": device.name, "memory_total_bytes": device.total_memory_bytes })
+    });
+    json!({
+        "schema": 1,
+        "pid": status.pid,
+        "version": status.build,
+        "uptime_seconds": status.uptime_seconds,
+        "devices": devices.collect::<Vec<_>>(),
+        "readings": status.readings,
+        "tenants": status.tenants.iter().map(tenant_json::tenant).collect::<Vec<_>>(),
+    })
 }
 
 fn table(status: &DaemonStatus) -> String {
@@ -44,6 +49,15 @@ fn table(status: &DaemonStatus) -> String {
     );
     text.push('\n');
     if status.readings.is_empty() {
+        for device in &status.devices {
+            let _ = writeln!(
+                text,
+                "GPU {}: {}, {}",
+                device.ordinal,
+                device.name,
+                bytes(device.total_memory_bytes)
+            );
+        }
         text.push_str("No device readings (no NVML).\n");
     } else {
         let rows = status.readings.iter().map(device_row);
@@ -181,7 +195,9 @@ mod tests {
 
     #[test]
     fn json_carries_a_schema_number_beside_the_fields() {
-        let value = json(&DaemonStatus { pid: 7, ..Default::default() });
+        let tenants = vec![TenantReport { process_name: "python3".into(), ..Default::default() }];
+        let value = json(&DaemonStatus { pid: 7, tenants, ..Default::default() });
         assert_eq!((value["schema"].as_u64(), value["pid"].as_u64()), (Some(1), Some(7)));
+        assert_eq!(value["tenants"][0]["program"], "python3");
     }
 }

@@ -7,11 +7,11 @@ use super::Daemon;
 use super::peer::Peer;
 
 /// Answers one question; every connection asks one.
-pub(super) fn answer(daemon: &Daemon, channel: &Channel, peer: &Peer, allowed: bool, question: Admin) {
-    let reply = if allowed {
-        reply(daemon, peer, &question)
+pub(super) fn answer(daemon: &Daemon, channel: &Channel, peer: &Peer, may_ask: bool, question: &Admin) {
+    let reply = if may_ask {
+        reply(daemon, peer, question)
     } else {
-        AdminReply::Failed(format!("user {} may not ask this sidecar", peer.uid))
+        AdminReply::Failed(format!("user {} may not ask this of the sidecar", peer.uid))
     };
     if let Err(error) = channel.send(&reply, &[]) {
         tracing::debug!(pid = peer.pid, %error, "answer not taken");

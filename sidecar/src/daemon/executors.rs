@@ -57,7 +57,8 @@ impl ExecutorProcess {
         command
             .arg("executor")
             .args(["--tenant", &setup.tenant.to_string(), "--pid", &setup.pid.to_string()])
-            .args(["--program", &setup.program])
+            // One word: the program's name is its own and may begin with a dash.
+            .arg(format!("--program={}", setup.program))
             // The preload library must never forward the executor's own calls, whatever the environment preloads.
             .env("LIGHTOS_DISPATCH", "off")
             .stdin(OwnedFd::from(theirs))

@@ -30,11 +30,14 @@ impl Peer {
         Ok(Self { pid, uid, groups })
     }
 
-    /// The daemon's own user, root, and members of the configured group.
+    /// The daemon's own user and root, who may end it.
+    pub(super) fn is_owner(&self, own_uid: u32) -> bool {
+        self.uid == own_uid || self.uid == 0
+    }
+
+    /// The owners and members of the configured group, who may use the daemon.
     pub(super) fn is_allowed(&self, own_uid: u32, group: Option<Gid>) -> bool {
-        self.uid == own_uid
-            || self.uid == 0
-            || group.is_some_and(|group| self.groups.contains(&group.as_raw()))
+        self.is_owner(own_uid) || group.is_some_and(|group| self.groups.contains(&group.as_raw()))
     }
 
     /// The peer's own process id and those of its parents, nearest first.
@@ -81,6 +84,8 @@ mod tests {
         assert!(peer(1001, &[100, 44]).is_allowed(1000, group));
         assert!(!peer(1001, &[100]).is_allowed(1000, group));
         assert!(!peer(1001, &[44]).is_allowed(1000, None));
+        assert!(peer(1000, &[]).is_owner(1000) && peer(0, &[]).is_owner(1000));
+        assert!(!peer(1001, &[44]).is_owner(1000));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lightos_protocol::control::{
-    self, DeviceInfo, Hello, HelloReply, Limits, Opening, OpeningError, Purpose, RefusalReason, Welcome,
+    self, Admin, DeviceInfo, Hello, HelloReply, Limits, Opening, OpeningError, Purpose, RefusalReason,
+    Welcome,
 };
 use lightos_protocol::pages::SessionPages;
 use lightos_protocol::socket::Channel;
@@ -46,9 +47,13 @@ pub(super) fn serve(daemon: &Arc<Daemon>, stream: UnixStream, peer: &Peer) {
         }
         Err(error) => return tracing::warn!(pid = peer.pid, %error, "opening not understood"),
     };
-    let allowed = peer.is_allowed(rustix::process::geteuid().as_raw(), daemon.group);
+    let own_uid = rustix::process::geteuid().as_raw();
+    let allowed = peer.is_allowed(own_uid, daemon.group);
     match opening.purpose {
-        Purpose::Admin(question) => admin::answer(daemon, &channel, peer, allowed, question),
+        Purpose::Admin(question) => {
+            let may_ask = if question == Admin::Shutdown { peer.is_owner(own_uid) } else { allowed };
+            admin::answer(daemon, &channel, peer, may_ask, &question);
+        }
         Purpose::Client(hello) => {
             let outcome = if allowed {
                 program(daemon, &channel, peer, hello, fds)
