@@ -192,7 +192,7 @@ macro_rules! hooks {
         $(#[$meta:meta])*
         $([$when:ident])? fn $name:ident $args:tt $($mode:ident $variant:ident [$stream:ident])? => $body:expr;
     )*) => {
-        #[allow(non_camel_case_types, dead_code)]
+        #[allow(non_camel_case_types, dead_code, clippy::enum_variant_names)]
         #[derive(Clone, Copy)]
         enum Row { $($name, $($variant,)?)* }
 

@@ -12,6 +12,8 @@ pub struct CuResult(pub u32);
 
 macro_rules! results {
     ($($name:ident = $value:literal,)*) => {
+        // The vocabulary of the areas; not each of them is used at every time.
+        #[allow(dead_code)]
         impl CuResult {
             $(#[doc = concat!("`CUDA_ERROR_", stringify!($name), "` (`CUDA_SUCCESS` for 0).")] pub const $name: Self = Self($value);)*
 

@@ -15,7 +15,7 @@ use crate::{life, ops, result::CuResult};
 use connect::ConnectError;
 use lightos_protocol::{
     codec,
-    control::{FdMessage, Limits, Welcome},
+    control::{FdMessage, Limits},
     mapping::sealed_memfd,
     pages::{Outcome, SessionPages},
     record::{BlobRef, Op, Payload, RecordHeader},
@@ -116,7 +116,7 @@ pub struct Session {
     inbox: FdInbox,
     tags: AtomicU64,
     slots: TimelineSlots,
-    welcome: Welcome,
+    limits: Limits,
 }
 
 impl Session {
@@ -229,14 +229,9 @@ impl Session {
         &self.pages
     }
 
-    /// What the sidecar said about device and tenant.
-    pub fn welcome(&self) -> &Welcome {
-        &self.welcome
-    }
-
     /// What policy grants this tenant.
     pub fn tenant_limits(&self) -> &Limits {
-        &self.welcome.limits
+        &self.limits
     }
 
     /// Counts a call of the hook in `row`.

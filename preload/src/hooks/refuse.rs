@@ -18,7 +18,7 @@ use std::{ffi::c_void, num::NonZeroUsize};
 
 macro_rules! refuse {
     ($($reason:ident: $($name:ident)*;)*) => {
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, clippy::enum_variant_names)]
         enum Row { $($($name,)*)* }
 
         /// Names in row order.

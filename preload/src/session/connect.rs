@@ -75,7 +75,7 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
         inbox: FdInbox::default(),
         tags: AtomicU64::new(1),
         slots: TimelineSlots::new(),
-        welcome,
+        limits: welcome.limits,
     })
 }
 
