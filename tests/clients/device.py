@@ -43,6 +43,33 @@ def compile_ptx(source: str, arch: str = "compute_75", options: tuple[str, ...] 
     return ptx
 
 
+def parameters(*args):
+    """`kernelParams` of ctypes values (an int is a device pointer): what must stay alive, and the array of pointers."""
+    values = [ctypes.c_uint64(a) if isinstance(a, int) else a for a in args]
+    return values, (ctypes.c_void_p * max(len(values), 1))(*(ctypes.addressof(v) for v in values))
+
+
+def launch_attribute(name: str, value) -> driver.CUlaunchAttribute:
+    attribute = driver.CUlaunchAttribute()
+    attribute.id = getattr(driver.CUlaunchAttributeID, "CU_LAUNCH_ATTRIBUTE_" + name)
+    attribute.value = attribute_value(name, value)
+    return attribute
+
+
+def attribute_value(name: str, value, union=driver.CUlaunchAttributeValue):
+    """A CUlaunchAttributeValue, or one of the types that the bindings declare beside it for streams and nodes."""
+    field = {"CLUSTER_DIMENSION": "clusterDim", "COOPERATIVE": "cooperative", "PRIORITY": "priority",
+             "PROGRAMMATIC_STREAM_SERIALIZATION": "programmaticStreamSerializationAllowed",
+             "MEM_SYNC_DOMAIN": "memSyncDomain", "SYNCHRONIZATION_POLICY": "syncPolicy",
+             "PREFERRED_SHARED_MEMORY_CARVEOUT": "sharedMemCarveout"}[name]
+    union = union()
+    if field == "clusterDim":
+        union.clusterDim.x, union.clusterDim.y, union.clusterDim.z = value
+    else:
+        setattr(union, field, value)
+    return union
+
+
 class Session:
     """One context on device 0."""
 
@@ -77,9 +104,20 @@ class Session:
     def launch(self, function, grid, block, *args, shared: int = 0, stream: int = 0):
         """`args` are ctypes scalars or ctypes structures; an int is a device pointer."""
         grid, block = (tuple(d) + (1,) * (3 - len(d)) for d in (grid, block))
-        values = [ctypes.c_uint64(a) if isinstance(a, int) else a for a in args]
-        pointers = (ctypes.c_void_p * max(len(values), 1))(*(ctypes.addressof(v) for v in values))
+        _keep, pointers = parameters(*args)
         ok(driver.cuLaunchKernel(function, *grid, *block, shared, stream, ctypes.addressof(pointers), 0))
+
+    def launch_ex(self, function, grid, block, *args, shared: int = 0, stream: int = 0, attributes: dict | None = None):
+        """cuLaunchKernelEx; `attributes` are values by the end of the name of their CUlaunchAttributeID."""
+        grid, block = (tuple(d) + (1,) * (3 - len(d)) for d in (grid, block))
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = block
+        config.sharedMemBytes, config.hStream = shared, driver.CUstream(int(stream))
+        config.attrs = [launch_attribute(name, value) for name, value in (attributes or {}).items()]
+        config.numAttrs = len(attributes or {})
+        _keep, pointers = parameters(*args)
+        ok(driver.cuLaunchKernelEx(config, function, ctypes.addressof(pointers), 0))
 
     def synchronize(self):
         ok(driver.cuCtxSynchronize())
