@@ -99,12 +99,14 @@ pub enum Turn {
     Faulted(Box<Fault>),
 }
 
-/// A block in execution, with its warps. Reused for one block after the other.
+/// A block in execution, with its warps. Reused for one block after the other of the same grid.
 #[derive(Debug, Default)]
 pub struct Resident {
     pub block: Block,
     warps: Vec<Warp>,
     running: Vec<bool>,
+    /// `%ntid` that the warps are laid out for.
+    shape: [u32; 3],
     /// Turns taken so far.
     turns: u64,
 }
@@ -119,13 +121,20 @@ impl Resident {
         self.block.shared.clear();
         self.block.shared.resize((grid.shared_bytes as usize).div_ceil(16), 0);
         self.block.barriers = Default::default();
-        self.warps.resize_with(warps, Warp::new);
-        self.running = vec![true; warps];
+        self.running.clear();
+        self.running.resize(warps, true);
+        if self.shape != grid.block {
+            self.shape = grid.block;
+            self.warps.resize_with(warps, Warp::new);
+            for (i, warp) in self.warps.iter_mut().enumerate() {
+                warp.registers.reserve(Default::default(), function.frame);
+                warp.local.reserve(function.local_bytes);
+                warp.shape(i as u32, grid.block);
+            }
+        }
         self.block.live.clear();
-        for (i, warp) in self.warps.iter_mut().enumerate() {
-            warp.registers.reserve(Default::default(), function.frame);
-            warp.local.reserve(function.local_bytes);
-            warp.reset(i as u32, grid.block, grid.function);
+        for warp in &mut self.warps {
+            warp.reset(grid.function);
             self.block.live.push(warp.live);
         }
     }
@@ -133,7 +142,7 @@ impl Resident {
     /// Gives each warp one quantum.
     pub fn turn(&mut self, grid: &GridRun<'_>) -> Turn {
         self.turns += 1;
-        if self.turns % PATIENCE_TURNS == 0 {
+        if self.turns.is_multiple_of(PATIENCE_TURNS) {
             for warp in &mut self.warps {
                 warp.release();
             }

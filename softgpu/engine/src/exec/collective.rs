@@ -48,7 +48,7 @@ fn gathered(m: &mut Machine<'_>, op: &Op, mask: u32) -> Result<u32, Flow> {
         return Ok(mask);
     }
     let members = m.words(op.d)[mask.trailing_zeros() as usize];
-    m.gather(mask, members)
+    m.gather(mask, members, false)
 }
 
 macro_rules! gather {

@@ -184,7 +184,7 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
 
 fn warp_sync(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let members = m.words(op.a)[mask.trailing_zeros() as usize];
-    match m.gather(mask, members) {
+    match m.gather(mask, members, true) {
         Ok(_) => Flow::Next,
         Err(flow) => flow,
     }

@@ -203,6 +203,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
                         let register = self.register(bank);
                         self.define(&variable.name, Local::Register(register));
                     }
+                    Some(count) if count > 1 << 20 => return unsupported("more registers than a thread has"),
                     Some(count) => {
                         let first = self.registers(bank, count);
                         self.innermost().ranges.insert(&variable.name, (bank, first, count));
@@ -312,7 +313,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
             Bank::Predicate => &mut frame.predicates,
         };
         let first = *next;
-        *next += count.min(1 << 20);
+        *next += count;
         first
     }
 

@@ -7,7 +7,7 @@ use lightos_kernels::ptx::ast::{Instruction, Type};
 
 use super::decode::{Decoded, Decoder, invalid, unsupported};
 use super::half_float;
-use super::lanes::{lift1, lift1_flags, lift2, lift2_flags, lift3, lift3_flags};
+use super::lanes::{lift1, lift1_flags, lift2, lift2_flags, lift3_flags, lift3_fused};
 use super::op::Handler;
 use super::rounding::Rounding;
 use super::words::{Words, is_float};
@@ -96,7 +96,7 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
             ("sub", true) => lift2(|a: f64, b: f64| a - b),
             ("mul", true) => lift2(|a: f64, b: f64| a * b),
             ("div", true) => lift2(|a: f64, b: f64| a / b),
-            ("fma" | "mad", true) => lift3(|a: f64, b: f64, c: f64| a.mul_add(b, c)),
+            ("fma" | "mad", true) => lift3_fused(|a: f64, b: f64, c: f64| a.mul_add(b, c)),
             ("add", false) => lift2_flags(|a: f64, b: f64, f| Rounding::of_flags(f).add64(a, b)),
             ("sub", false) => lift2_flags(|a: f64, b: f64, f| Rounding::of_flags(f).add64(a, -b)),
             ("mul", false) => lift2_flags(|a: f64, b: f64, f| Rounding::of_flags(f).mul64(a, b)),
@@ -115,7 +115,7 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
         ("sub", true) => f32_forms!(ftz, lift2, |a, b| a - b),
         ("mul", true) => f32_forms!(ftz, lift2, |a, b| a * b),
         ("div", true) => f32_forms!(ftz, lift2, |a, b| a / b),
-        ("fma" | "mad", true) => f32_forms!(ftz, lift3, |a, b, c| a.mul_add(b, c)),
+        ("fma" | "mad", true) => f32_forms!(ftz, lift3_fused, |a, b, c| a.mul_add(b, c)),
         ("add", false) => {
             lift2_flags(|a: f32, b: f32, f| output(Rounding::of_flags(f).add32(input(a, f), input(b, f)), f))
         }

@@ -290,6 +290,33 @@ pub fn lift3<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 's
     run::<A, B, C, D, F>
 }
 
+/// As [`lift3`], for closures around `mul_add`: on a host with fused multiply-add (found out at run time) compiled to
+/// it, instead of one library call per lane.
+pub fn lift3_fused<T: Lane, F: Fn(T, T, T) -> T + Copy + 'static>(f: F) -> Handler {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn fused<T: Lane, F: Fn(T, T, T) -> T + Copy>(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+            let f = conjure::<F>();
+            let mut out = T::out();
+            let (a, b, c) = (T::view(m, op.a), T::view(m, op.b), T::view(m, op.c));
+            for i in 0..LANES {
+                T::set(&mut out, i, f(T::at(a, i), T::at(b, i), T::at(c, i)));
+            }
+            T::commit(m, op.dst, &out, mask);
+            Flow::Next
+        }
+        fn run<T: Lane, F: Fn(T, T, T) -> T + Copy>(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+            // SAFETY: this handler is handed out only where the host has both features.
+            unsafe { fused::<T, F>(m, op, mask) }
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return run::<T, F>;
+        }
+    }
+    lift3(f)
+}
+
 /// As [`lift3`], with the instruction's `flags` as the last argument.
 pub fn lift3_flags<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C, u32) -> D + Copy + 'static>(
     _: F,

@@ -101,7 +101,7 @@ fn multiply<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
         | u32::from(dt == Type::F16) << 8
         | u32::from(ct == Type::F16) << 9
         | u32::from(saturates) << 10
-        | u32::from(rows / 8) << 12
+        | (rows / 8) << 12
         | depth << 16;
     let lengths = [dst.len(), a.len(), b.len(), c.len()].map(|n| n as u32);
     let table = lengths.into_iter().chain(dst).chain(a).chain(b).chain(c);

@@ -1,5 +1,7 @@
 //! The decoded form: functions as flat lists of [`Op`], and what a handler sees when it runs.
 
+use std::sync::atomic::AtomicU64;
+
 use super::block::Block;
 use super::lanes::Bases;
 use super::program::Program;
@@ -122,6 +124,9 @@ pub struct Function {
     pub builtin: Option<super::builtin::Builtin>,
 }
 
+/// What `%envreg1` and `%envreg2` of a cooperative grid point to: a length and the counter of the grid barrier.
+pub const WORKSPACE_BYTES: usize = 64;
+
 /// One launch, shared by all its workers.
 pub struct GridRun<'a> {
     pub program: &'a Program,
@@ -129,7 +134,10 @@ pub struct GridRun<'a> {
     pub function: u32,
     pub grid: [u32; 3],
     pub block: [u32; 3],
-    pub params: &'a [u64],
+    /// The parameter buffer, and behind it the [`WORKSPACE_BYTES`] that a cooperative grid synchronises on.
+    pub params: &'a [AtomicU64],
+    /// Generic address of that workspace; 0 for an ordinary grid.
+    pub workspace: u64,
     pub shared_bytes: u32,
     pub dynamic_shared_bytes: u32,
     pub environment: &'a Environment<'a>,

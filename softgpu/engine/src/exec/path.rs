@@ -23,8 +23,11 @@ pub enum State {
         id: u32,
         generation: u32,
     },
-    /// At a `.sync` instruction, for the other lanes of its member mask.
-    Gather,
+    /// At a `.sync` instruction, for the other lanes of its member mask. `anywhere`: they may come to another such
+    /// instruction (`bar.warp.sync`).
+    Gather {
+        anywhere: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -254,7 +257,7 @@ impl Machine<'_> {
     ///
     /// Lanes that arrived on other paths are executed along: registers are per lane, so one execution under the united
     /// mask serves all paths of the same frame, and those others are set past the instruction.
-    pub fn gather(&mut self, mask: u32, members: u32) -> Result<u32, Flow> {
+    pub fn gather(&mut self, mask: u32, members: u32, anywhere: bool) -> Result<u32, Flow> {
         let warp = &mut *self.warp;
         let need = members & warp.live;
         if need & !mask == 0 {
@@ -264,15 +267,16 @@ impl Machine<'_> {
         let current = warp.current as usize;
         let meets = |(index, p): (usize, &Path)| {
             index != current
-                && p.state == State::Gather
-                && (p.pc, p.function, p.base, p.local) == (here.pc, here.function, here.base, here.local)
+                && p.state == State::Gather { anywhere }
+                && (anywhere
+                    || (p.pc, p.function, p.base, p.local) == (here.pc, here.function, here.base, here.local))
         };
         let mut union = mask;
         for (_, p) in warp.paths.iter().enumerate().filter(|&(i, p)| meets((i, p))) {
             union |= p.held;
         }
         if need & !union != 0 && !here.resumed {
-            warp.path.state = State::Gather;
+            warp.path.state = State::Gather { anywhere };
             warp.path.held = mask;
             warp.save();
             return Err(warp.switch());

@@ -11,7 +11,8 @@ use super::decode::{ConstantPool, Decoded, Decoder, Reject, invalid, unsupported
 use super::heap::{HEAP_BYTES, Heap};
 use super::lanes::Constants;
 use super::layout::{initialise, kernel_params, variable_size};
-use super::op::{Function, GridRun};
+use super::memory::PARAM_WINDOW;
+use super::op::{Function, GridRun, WORKSPACE_BYTES};
 use super::{Environment, Fault, Grid, KernelInfo, LoadError, RunStats, grid};
 
 /// What a module-scope name stands for.
@@ -141,6 +142,11 @@ fn unsized_bytes(variable: &Variable) -> u64 {
     };
     count * u64::from(super::words::type_bytes(variable.ty))
 }
+
+/// Most threads of a block.
+const MAX_THREADS: u64 = 1024;
+/// More than any device offers to a block.
+const MAX_SHARED_BYTES: u32 = 1 << 20;
 
 #[derive(Debug)]
 struct Kernel {
@@ -315,10 +321,19 @@ impl Program {
             let what = format!("no kernel named '{kernel}'");
             return Err(Fault::IllegalInstruction { what, place: Default::default() });
         };
-        let mut params = vec![0u64; kernel.info.param_bytes.div_ceil(8).max(1)];
+        let (x, y, z) = (shape.block[0], shape.block[1], shape.block[2]);
+        let threads = u64::from(x).saturating_mul(u64::from(y)).saturating_mul(u64::from(z));
+        if threads > MAX_THREADS || shape.dynamic_shared_bytes > MAX_SHARED_BYTES {
+            let what = format!("a block of {threads} threads, {} bytes", shape.dynamic_shared_bytes);
+            return Err(Fault::IllegalInstruction { what, place: Default::default() });
+        }
+        let param_words = kernel.info.param_bytes.div_ceil(8);
+        let mut params = vec![0u64; param_words + WORKSPACE_BYTES / 8];
         for (index, &byte) in shape.params.iter().take(kernel.info.param_bytes).enumerate() {
             params[index / 8] |= u64::from(byte) << (index % 8 * 8);
         }
+        let params: Vec<AtomicU64> = params.into_iter().map(AtomicU64::new).collect();
+        let workspace = if shape.cooperative { PARAM_WINDOW + param_words as u64 * 8 } else { 0 };
         let dynamic = shape.dynamic_shared_bytes.next_multiple_of(16);
         let run = GridRun {
             program: self,
@@ -326,6 +341,7 @@ impl Program {
             grid: shape.grid,
             block: shape.block,
             params: &params,
+            workspace,
             shared_bytes: kernel.info.static_shared_bytes.next_multiple_of(16) + dynamic,
             dynamic_shared_bytes: dynamic,
             environment,

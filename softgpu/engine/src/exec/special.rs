@@ -57,6 +57,8 @@ fn scalar(name: &str) -> Option<(Handler, bool, u32)> {
         "%cluster_ctarank" => Some((fixed, false, 0)),
         "%cluster_nctarank" => Some((fixed, false, 1)),
         "%is_explicit_cluster" => None,
+        "%envreg1" => Some((workspace, false, 32)),
+        "%envreg2" => Some((workspace, false, 0)),
         _ if name.starts_with("%envreg") || name.starts_with("%pm") => Some((fixed, false, 0)),
         _ => None,
     }
@@ -157,6 +159,11 @@ fn globaltimer(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
 
 fn globaltimer_half(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     clock(m, op, mask)
+}
+
+/// The address of the workspace of a cooperative grid, in two halves.
+fn workspace(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    uniform(m, op, mask, (m.grid.workspace >> op.flags) as u32)
 }
 
 fn shared_size(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {

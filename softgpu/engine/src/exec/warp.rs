@@ -25,6 +25,8 @@ pub struct Warp {
     pub paths: Vec<Path>,
     pub current: u32,
     pub path: Path,
+    /// Lanes that exist.
+    pub present: u32,
     /// Lanes that exist and have not exited.
     pub live: u32,
     /// Index of the warp in its block.
@@ -44,6 +46,7 @@ impl Warp {
             paths: Vec::new(),
             current: 0,
             path: Path::root(0, 0),
+            present: 0,
             live: 0,
             index: 0,
             thread: [[0; 32]; 3],
@@ -54,22 +57,27 @@ impl Warp {
         }
     }
 
-    /// Makes the warp the `index`th of a fresh block of `shape`.
-    pub fn reset(&mut self, index: u32, shape: [u32; 3], function: u32) {
+    /// Makes the warp the `index`th of blocks of `shape`.
+    pub fn shape(&mut self, index: u32, shape: [u32; 3]) {
         let threads = shape[0] * shape[1] * shape[2];
         self.index = index;
-        self.live = 0;
+        self.present = 0;
         for lane in 0..32u32 {
             let thread = index * 32 + lane;
             if thread < threads {
-                self.live |= 1 << lane;
+                self.present |= 1 << lane;
             }
             let plane = thread / shape[0];
             let at = [thread % shape[0], plane % shape[1], plane / shape[1]];
-            for axis in 0..3 {
-                self.thread[axis][lane as usize] = at[axis];
+            for (axis, value) in self.thread.iter_mut().zip(at) {
+                axis[lane as usize] = value;
             }
         }
+    }
+
+    /// Sets the warp to the start of `function` for a fresh block.
+    pub fn reset(&mut self, function: u32) {
+        self.live = self.present;
         self.fault = None;
         self.start(Path::root(function, self.live));
     }
@@ -148,7 +156,7 @@ impl Machine<'_> {
 
     /// Releases a path that waits at a `.sync` instruction for lanes that will not come. True if there was one.
     pub fn force(&mut self) -> bool {
-        let held = self.warp.paths.iter_mut().find(|p| p.state == State::Gather);
+        let held = self.warp.paths.iter_mut().find(|p| matches!(p.state, State::Gather { .. }));
         held.map(|path| {
             path.state = State::Ready;
             path.resumed = true;

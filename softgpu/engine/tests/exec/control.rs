@@ -168,6 +168,26 @@ fn a_cooperative_grid_meets() {
     }
 }
 
+#[test]
+fn a_cooperative_grid_has_a_workspace() {
+    // As cooperative_groups does: a counter behind the pointer in %envreg1 and %envreg2.
+    let ptx = kernel(
+        "mov.u32 %r1, %envreg1; mov.u32 %r2, %envreg2; mov.b64 %rd1, {%r2, %r1}; mov.u32 %r5, %nctaid.x;
+        setp.eq.u64 %p1, %rd1, 0; @%p1 trap; setp.ne.u32 %p2, %r0, 0; @%p2 bra WAIT;
+        atom.add.release.gpu.u32 %r3, [%rd1+4], 1;
+    SPIN: ld.acquire.gpu.u32 %r4, [%rd1+4]; setp.ne.u32 %p3, %r4, %r5; @%p3 bra SPIN;
+    WAIT: barrier.sync 0; ld.u32 %r4, [%rd1+4]; cvt.u64.u32 %rd2, %r4; st.global.u64 [%rd0], %rd2; ret;",
+    );
+    let device = Device::default();
+    let program = device.load(&ptx).unwrap();
+    let out = device.allocate(64 * 8);
+    for _ in 0..2 {
+        device.run(&program, "k", Shape { cooperative: true, ..shape(20, 64) }, &[out, 0]).unwrap();
+        assert_eq!(device.download::<u64>(out, 64), vec![20; 64]);
+    }
+    assert!(matches!(device.run(&program, "k", shape(1, 64), &[out, 0]), Err(Fault::Trap { .. })));
+}
+
 const CALLS: &str = "
 .func (.param .b32 r) fib(.param .b32 n)
 {

@@ -53,6 +53,7 @@ impl Device {
         Program::load(ptx, &mut |bytes, _| Some(self.allocate(bytes)))
     }
 
+    /// Runs with 8-byte parameters.
     pub fn run(
         &self,
         program: &Program,
@@ -61,11 +62,21 @@ impl Device {
         params: &[u64],
     ) -> Result<RunStats, Fault> {
         let bytes: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+        self.run_bytes(program, kernel, shape, &bytes)
+    }
+
+    pub fn run_bytes(
+        &self,
+        program: &Program,
+        kernel: &str,
+        shape: Shape,
+        bytes: &[u8],
+    ) -> Result<RunStats, Fault> {
         let grid = Grid {
             grid: shape.grid,
             block: shape.block,
             dynamic_shared_bytes: shape.shared,
-            params: &bytes,
+            params: bytes,
             cooperative: shape.cooperative,
         };
         let print = |text: &str| self.printed.lock().unwrap().push_str(text);

@@ -4,6 +4,8 @@ mod control;
 mod fixtures;
 mod floats;
 mod harness;
+mod hostile;
 mod integers;
+mod matrices;
 mod programs;
 mod warps;

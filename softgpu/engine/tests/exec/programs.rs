@@ -1,6 +1,8 @@
 //! Whole kernels.
 
-use crate::harness::{Device, HEADER, shape};
+use lightos_kernels::{Geometry, reduction, sgemm};
+
+use crate::harness::{Device, HEADER, Shape, kernel, shape};
 
 const VECTOR_ADD: &str = "
 .visible .entry vector_add(.param .u64 a, .param .u64 b, .param .u64 c, .param .u32 n)
@@ -46,4 +48,60 @@ fn vector_add_over_a_ragged_end() {
         [(0, 8), (8, 8), (16, 8), (24, 4)]
     );
     assert_eq!((info.param_bytes, info.target_sm, info.max_threads_per_block), (28, 90, 1024));
+}
+
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    (0..n as u32).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+}
+
+fn launch(geometry: Geometry) -> Shape {
+    Shape { grid: geometry.grid, block: geometry.block, shared: geometry.shared_bytes, cooperative: false }
+}
+
+#[test]
+fn sgemm_equals_its_reference_bit_for_bit() {
+    let device = Device::default();
+    let program = device.load(sgemm::PTX).unwrap();
+    let (m, n, k) = (70usize, 45, 33);
+    let (a, b, mut c) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
+    let [da, db, dc] = [&a, &b, &c].map(|matrix| device.upload(matrix));
+    let (alpha, beta) = (0.75f32, -1.5f32);
+    let mut params = Vec::new();
+    for word in [m as u32, n as u32, k as u32, alpha.to_bits()] {
+        params.extend(word.to_le_bytes());
+    }
+    params.extend([da, db].into_iter().flat_map(u64::to_le_bytes));
+    params.extend(u64::from(beta.to_bits()).to_le_bytes());
+    params.extend(dc.to_le_bytes());
+    device.run_bytes(&program, sgemm::ENTRY, launch(sgemm::geometry(m as u32, n as u32)), &params).unwrap();
+    sgemm::reference(sgemm::Shape { m, n, k, alpha, beta }, &a, &b, &mut c);
+    assert_eq!(device.download::<f32>(dc, m * n), c);
+}
+
+#[test]
+fn reduction_equals_its_reference_bit_for_bit() {
+    let device = Device::default();
+    let program = device.load(reduction::PTX).unwrap();
+    let values = noise(100_003, 4);
+    let (n, input) = (values.len() as u32, device.upload(&values));
+    let partial = device.allocate(u64::from(reduction::MAX_BLOCKS) * 4);
+    let first = reduction::geometry(n);
+    device.run(&program, reduction::ENTRY, launch(first), &[input, partial, n.into()]).unwrap();
+    let last = launch(reduction::final_geometry());
+    device.run(&program, reduction::ENTRY, last, &[partial, partial, first.grid[0].into()]).unwrap();
+    assert_eq!(device.download::<f32>(partial, 1), [reduction::reference(&values)]);
+}
+
+#[test]
+fn many_small_blocks_all_run() {
+    let device = Device::default();
+    let ptx = kernel(
+        "ld.param.u64 %rd1, [in]; mov.u32 %r1, %ctaid.x; mov.u32 %r2, %ctaid.y; mov.u32 %r3, %nctaid.x;
+        mad.lo.u32 %r1, %r2, %r3, %r1; mad.wide.u32 %rd1, %r1, 4, %rd1; red.global.add.u32 [%rd1], 1; ret;",
+    );
+    let program = device.load(&ptx).unwrap();
+    let cells = device.allocate(300 * 70 * 4);
+    let shape = Shape { grid: [300, 70, 1], ..shape(1, 3) };
+    device.run(&program, "k", shape, &[cells, cells]).unwrap();
+    assert_eq!(device.download::<u32>(cells, 300 * 70), vec![3; 300 * 70]);
 }

@@ -15,7 +15,7 @@ fn shuffles() {
             32,
         )
     };
-    let pack = |source: u64, valid: bool| source * 3 | u64::from(valid) << 32;
+    let pack = |source: u64, valid: bool| (source * 3) | (u64::from(valid) << 32);
     for (lane, got) in (0u64..).zip(run("up", 3, 0)) {
         assert_eq!(got, if lane >= 3 { pack(lane - 3, true) } else { pack(lane, false) });
     }

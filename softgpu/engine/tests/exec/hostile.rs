@@ -1,0 +1,56 @@
+//! Damaged text must end in an error or in a program that runs or faults: never in a panic, never in a hang.
+
+use std::sync::atomic::Ordering;
+
+use crate::harness::{Device, kernel, shape};
+
+const BODY: &str = "
+    .shared .align 4 .b8 tile[256]; .local .align 8 .b8 own[16];
+    ld.param.u64 %rd1, [in]; mov.u32 %r1, tile; and.b32 %r2, %r0, 3; T: .branchtargets A, B, C; brx.idx %r2, T;
+ A: shfl.sync.bfly.b32 %r3|%p1, %r0, 1, 31, -1; bra C;
+ B: atom.shared.add.u32 %r3, [%r1], 1; cvt.rn.f16x2.f32 %r4, %f1, %f2; @%p1 bra C; mov.b64 {%r5, %r6}, %rd1;
+ C: bar.sync 0; vote.sync.ballot.b32 %r7, %p1, -1; mad.wide.s32 %rd2, %r7, 0, %rd0; st.global.v2.u32 [%rd2], {%r3, %r7};
+    { .param .b32 a; st.param.b32 [a], %r0; ld.param.b32 %r8, [a]; } st.local.u64 [own+8], %rd2; div.s32 %r9, %r8, %r7;
+    cvt.rzi.s32.f64 %r9, %d1; bfe.u32 %r9, %r9, %r8, %r7; setp.lt.and.f32 %p2|%p3, %f1, %f2, %p1; ret;";
+
+#[test]
+fn damaged_programs_neither_panic_nor_hang() {
+    let text = kernel(BODY);
+    let pieces: Vec<&str> = text.split_inclusive([' ', ',', ';', '.', '{', '[']).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    let mut ran = 0;
+    for _ in 0..3000 {
+        let mut changed = pieces.clone();
+        for _ in 0..=next(2) {
+            let at = next(changed.len());
+            match next(3) {
+                0 => changed[at] = pieces[next(pieces.len())],
+                1 => changed[at] = "",
+                _ => changed.insert(at, pieces[next(pieces.len())]),
+            }
+        }
+        let device = Device::default();
+        let Ok(program) = device.load(&changed.concat()) else { continue };
+        if program.kernel("k").is_none() {
+            continue;
+        }
+        ran += 1;
+        let out = device.allocate(64 * 8);
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| device.run(&program, "k", shape(1, 40), &[out, out]));
+            let started = std::time::Instant::now();
+            while !run.is_finished() && started.elapsed().as_millis() < 100 {
+                std::thread::yield_now();
+            }
+            device.cancel.store(true, Ordering::Relaxed);
+            assert!(run.join().is_ok(), "a panic from:\n{}", changed.concat());
+        });
+    }
+    assert!(ran > 300, "only {ran} of the damaged programs loaded");
+}
