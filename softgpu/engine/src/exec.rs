@@ -23,6 +23,7 @@ mod heap;
 mod lanes;
 mod layout;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod narrow;

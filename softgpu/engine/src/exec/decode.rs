@@ -10,7 +10,8 @@ use super::op::{Function, Handler, Kind, NEGATED, NONE, Op, Slot};
 use super::program::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
 use super::{
-    alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, moves,
+    alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, mbarrier,
+    moves,
 };
 
 /// Why an instruction was not decoded.
@@ -257,6 +258,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
             | "nanosleep" | "pmevent" | "griddepcontrol" | "setmaxnreg" => control::decode(d, i, &words),
             "call" | "ret" => call::decode(d, i, &words),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => collective::decode(d, i, &words),
+            "mbarrier" => mbarrier::decode(d, i, &words),
             "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => matrix::decode(d, i, &words),
             _ => unsupported(""),
         }?;

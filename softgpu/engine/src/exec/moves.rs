@@ -6,6 +6,7 @@ use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::lanes::{LANES, lift1};
+use super::mbarrier;
 use super::memory::{COUNT_SHIFT, FENCE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space};
 use super::op::{Flow, Handler, Machine, NONE, Op};
 use super::operand::Address;
@@ -311,6 +312,9 @@ fn isspacep<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
 
 /// `cp.async.{ca,cg}.shared.global [dst], [src], size {, source size}` and the groups around it.
 fn copy_async<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    if w.has("bulk") {
+        return mbarrier::bulk_copy(d, i, w);
+    }
     if w.one_of(&["commit_group", "wait_group", "wait_all"]).is_some() {
         return Ok(());
     }

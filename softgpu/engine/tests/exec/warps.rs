@@ -225,3 +225,26 @@ fn what_is_not_supported_is_named() {
     assert!(!error.unsupported, "{}", error.log);
     assert!(!device.load("this is not PTX").unwrap_err().unsupported);
 }
+
+#[test]
+fn mbarriers_count_arrivals_and_bytes() {
+    let ptx = kernel(
+        ".shared .align 8 .b64 done; .shared .align 16 .b8 tile[512];
+        ld.param.u64 %rd1, [in]; setp.ne.u32 %p1, %r0, 0; @%p1 bra READY;
+        mbarrier.init.shared::cta.b64 [done], 65; fence.mbarrier_init.release.cluster;
+    READY: bar.sync 0; @%p1 bra ARRIVE;
+        mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [done], 512;
+        cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [tile], [%rd1], 512, [done];
+    ARRIVE: mbarrier.arrive.shared::cta.b64 %rd2, [done];
+    WAIT: mbarrier.try_wait.shared::cta.b64 %p2, [done], %rd2; @!%p2 bra WAIT;
+        mbarrier.test_wait.parity.shared::cta.b64 %p3, [done], 0; @!%p3 trap;
+        mbarrier.test_wait.parity.shared::cta.b64 %p3, [done], 1; @%p3 trap;
+        mov.u32 %r1, tile; mad.lo.u32 %r1, %r0, 8, %r1; ld.shared.u64 %rd3, [%r1]; st.global.u64 [%rd0], %rd3; ret;",
+    );
+    let device = Device::default();
+    let program = device.load(&ptx).unwrap();
+    let data: Vec<u64> = (0..64).map(|i| i * i + 7).collect();
+    let (input, out) = (device.upload(&data), device.allocate(64 * 8));
+    device.run(&program, "k", shape(1, 64), &[out, input]).unwrap();
+    assert_eq!(device.download::<u64>(out, 64), data);
+}
