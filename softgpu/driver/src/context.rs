@@ -303,6 +303,13 @@ impl Context {
         poisoned()
     }
 
+    /// Waits for all work queued so far, but no longer than `patience`: for calls that hardware does not make wait, while
+    /// memory that a running task uses must not vanish under it.
+    pub fn settle(&self, patience: Duration) {
+        let deadline = std::time::Instant::now() + patience;
+        self.all_streams().iter().all(|stream| stream.drain_until(deadline));
+    }
+
     /// Keeps device printf output for the next synchronisation.
     pub fn print(&self, text: &str) {
         self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push_str(text);

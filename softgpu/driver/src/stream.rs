@@ -20,6 +20,8 @@ pub const NON_BLOCKING: u32 = 1;
 /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
 pub const LEGACY: u64 = 1;
 pub const PER_THREAD: u64 = 2;
+/// Stack of a stream's thread, which also runs the program's host functions: as much as a main thread has.
+const STACK_BYTES: usize = 8 << 20;
 /// Greatest priority; the least is 0.
 pub const GREATEST_PRIORITY: i32 = -5;
 
@@ -191,6 +193,7 @@ impl Stream {
             let stream = self.clone();
             let served = std::thread::Builder::new()
                 .name(format!("softgpu-str{}", self.id))
+                .stack_size(STACK_BYTES)
                 .spawn(move || stream.serve());
             if served.is_err() {
                 queue.served = false;
@@ -214,6 +217,7 @@ impl Stream {
                 self.timeline.wait(position);
             }
         }
+        self.context.flush_output();
         context::poisoned()
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -21,6 +22,8 @@ use crate::handle;
 use crate::heap::{CHUNK_BYTES, pages};
 use crate::space::{Kind, Range, SPACE};
 
+/// How long an unmap lets queued work run on: the program must have ended all use of the range, other work may go on.
+const UNMAP_PATIENCE: Duration = Duration::from_millis(100);
 /// `CU_MEM_LOCATION_TYPE_DEVICE`, and the host types that behave alike here.
 pub const LOCATION_DEVICE: u32 = 1;
 const LOCATION_HOST: std::ops::RangeInclusive<u32> = 2..=4;
@@ -157,7 +160,12 @@ fn memory_file(device: Device, on_device: bool, bytes: u64) -> Result<OwnedFd> {
     let side = if on_device { "device" } else { "host" };
     let name = CString::new(format!("{FILE_PREFIX}{side}-{}", device.index())).map_err(|_| Error::UNKNOWN)?;
     // SAFETY: the name is a live C string.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    let open = || unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    let mut fd = open();
+    if fd < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EMFILE) {
+        raise_descriptor_limit();
+        fd = open();
+    }
     if fd < 0 {
         return Err(Error::OUT_OF_MEMORY);
     }
@@ -168,6 +176,18 @@ fn memory_file(device: Device, on_device: bool, bytes: u64) -> Result<OwnedFd> {
         return Err(Error::OUT_OF_MEMORY);
     }
     Ok(fd)
+}
+
+/// Every physical allocation holds a descriptor, which a device driver's would not: the usual soft limit of 1024 is too low.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls use a live structure.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
 }
 
 /// `cuMemExportToShareableHandle`: a descriptor that the caller owns.
@@ -330,7 +350,7 @@ pub fn access(address: u64, location: &MemLocation) -> Result<u64> {
 pub fn unmap(start: u64, bytes: u64) -> Result {
     let starts = vmm().whole_mappings(start, bytes)?;
     if let Ok(context) = context::current() {
-        context.synchronize()?;
+        context.settle(UNMAP_PATIENCE);
     }
     let mut vmm = vmm();
     for at in starts {

@@ -62,13 +62,16 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Where the state lives: `$SOFTGPU_STATE`, else one file per user in shared memory.
+/// Where the state lives: `$SOFTGPU_STATE`, else one file per user in shared memory, or where there is none, in the folder for
+/// temporary files.
 pub fn default_path() -> PathBuf {
     std::env::var_os("SOFTGPU_STATE").filter(|path| !path.is_empty()).map_or_else(
         || {
             // SAFETY: geteuid has no preconditions.
             let uid = unsafe { libc::geteuid() };
-            PathBuf::from(format!("/dev/shm/softgpu-{uid}"))
+            let shared = Path::new("/dev/shm");
+            let folder = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+            folder.join(format!("softgpu-{uid}"))
         },
         PathBuf::from,
     )

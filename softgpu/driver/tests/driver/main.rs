@@ -7,5 +7,6 @@ mod graphs;
 mod memory;
 mod modules;
 mod streams;
+mod stress;
 mod support;
 mod two_processes;

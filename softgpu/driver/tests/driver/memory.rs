@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use cuda::api::{copy, memory, memset, pool, vmm};
 
-use crate::support::{INVALID_VALUE, code, ok, primary};
+use crate::support::{INVALID_VALUE, code, in_own_process, ok, primary};
 
 /// `CUmemAllocationProp` for exportable pinned memory of device 0.
 fn prop() -> [u64; 4] {
@@ -20,7 +20,7 @@ const GRANULE: usize = 2 << 20;
 
 #[test]
 fn allocations_are_counted_and_given_back() {
-    crate::support::in_own_process("memory::allocations_are_counted_and_given_back", || {
+    in_own_process("memory::allocations_are_counted_and_given_back", || {
         primary();
         let (mut before, mut after, mut total, mut big, mut small) = (0, 0, 0, 0, 0);
         ok!(memory::cuMemGetInfo_v2(&mut before, &mut total));
@@ -37,6 +37,32 @@ fn allocations_are_counted_and_given_back() {
         ok!(memory::cuMemFree_v2(0));
         ok!(memory::cuMemGetInfo_v2(&mut after, &mut total));
         assert_eq!(before, after);
+    });
+}
+
+#[test]
+fn the_device_has_as_much_memory_as_it_is_told() {
+    in_own_process("memory::the_device_has_as_much_memory_as_it_is_told", || {
+        let state = std::env::temp_dir().join(format!("softgpu-test-{}", std::process::id()));
+        // SAFETY: no other thread of this process reads the environment yet.
+        unsafe {
+            std::env::set_var("SOFTGPU_MEMORY_MIB", "64");
+            std::env::set_var("SOFTGPU_STATE", &state);
+        }
+        primary();
+        let (mut free, mut total, mut most, mut more, mut handle) = (0, 0, 0, 0, 0);
+        ok!(memory::cuMemGetInfo_v2(&mut free, &mut total));
+        assert_eq!((free, total), (64 << 20, 64 << 20));
+        ok!(memory::cuMemAlloc_v2(&mut most, 60 << 20));
+        assert_eq!(code!(memory::cuMemAlloc_v2(&mut more, 6 << 20)), 2);
+        assert_eq!(code!(vmm::cuMemCreate(&mut handle, 6 << 20, prop().as_ptr().cast(), 0)), 2);
+        ok!(vmm::cuMemCreate(&mut handle, 4 << 20, prop().as_ptr().cast(), 0));
+        assert_eq!(code!(memory::cuMemAlloc_v2(&mut more, 1)), 2);
+        ok!(memory::cuMemFree_v2(most));
+        ok!(vmm::cuMemRelease(handle));
+        ok!(memory::cuMemGetInfo_v2(&mut free, &mut total));
+        assert_eq!(free, total);
+        std::fs::remove_file(state).unwrap();
     });
 }
 
@@ -62,46 +88,50 @@ fn small_allocations_are_recycled_without_overlap() {
 
 #[test]
 fn copies_check_addresses_and_ranges() {
-    primary();
-    let mut pointer = 0;
-    ok!(memory::cuMemAlloc_v2(&mut pointer, 4096));
-    let (out, mut back) = ([7u8; 4096], [0u8; 4096]);
-    let (from, to) = (out.as_ptr() as u64, back.as_mut_ptr() as u64);
-    ok!(copy::cuMemcpyHtoD_v2(pointer, from, 4096));
-    ok!(memset::cuMemsetD16_v2(pointer + 10, 0x0102, 2));
-    ok!(copy::cuMemcpy(to, pointer, 4096));
-    assert_eq!(back[8..16], [7, 7, 2, 1, 2, 1, 7, 7]);
-    ok!(copy::cuMemcpyHtoD_v2(pointer, from, 0));
-    assert_eq!(code!(copy::cuMemcpyHtoD_v2(pointer, from, 4097)), INVALID_VALUE);
-    assert_eq!(code!(copy::cuMemcpyDtoH_v2(to, 0x1234, 4)), INVALID_VALUE);
-    assert_eq!(code!(copy::cuMemcpyHtoD_v2(0, from, 4)), INVALID_VALUE);
-    assert_eq!(code!(memset::cuMemsetD32_v2(pointer + 2, 0, 1)), INVALID_VALUE);
-    assert_eq!(code!(memset::cuMemsetD8_v2(pointer, 0, 5000)), INVALID_VALUE);
-    ok!(memory::cuMemFree_v2(pointer));
-    assert_eq!(code!(copy::cuMemcpyDtoH_v2(to, pointer, 4)), INVALID_VALUE);
+    in_own_process("memory::copies_check_addresses_and_ranges", || {
+        primary();
+        let mut pointer = 0;
+        ok!(memory::cuMemAlloc_v2(&mut pointer, 4096));
+        let (out, mut back) = ([7u8; 4096], [0u8; 4096]);
+        let (from, to) = (out.as_ptr() as u64, back.as_mut_ptr() as u64);
+        ok!(copy::cuMemcpyHtoD_v2(pointer, from, 4096));
+        ok!(memset::cuMemsetD16_v2(pointer + 10, 0x0102, 2));
+        ok!(copy::cuMemcpy(to, pointer, 4096));
+        assert_eq!(back[8..16], [7, 7, 2, 1, 2, 1, 7, 7]);
+        ok!(copy::cuMemcpyHtoD_v2(pointer, from, 0));
+        assert_eq!(code!(copy::cuMemcpyHtoD_v2(pointer, from, 4097)), INVALID_VALUE);
+        assert_eq!(code!(copy::cuMemcpyDtoH_v2(to, 0x1234, 4)), INVALID_VALUE);
+        assert_eq!(code!(copy::cuMemcpyHtoD_v2(0, from, 4)), INVALID_VALUE);
+        assert_eq!(code!(memset::cuMemsetD32_v2(pointer + 2, 0, 1)), INVALID_VALUE);
+        assert_eq!(code!(memset::cuMemsetD8_v2(pointer, 0, 5000)), INVALID_VALUE);
+        ok!(memory::cuMemFree_v2(pointer));
+        assert_eq!(code!(copy::cuMemcpyDtoH_v2(to, pointer, 4)), INVALID_VALUE);
+    });
 }
 
 #[test]
 fn pinned_and_registered_memory_are_known() {
-    primary();
-    let (mut pinned, mut device, mut flags, mut kind) = (std::ptr::null_mut::<c_void>(), 0, 0, 0u32);
-    ok!(memory::cuMemHostAlloc(&mut pinned, 5000, 4));
-    ok!(memory::cuMemHostGetDevicePointer_v2(&mut device, pinned as u64, 0));
-    assert_eq!(device, pinned as u64);
-    ok!(memory::cuMemHostGetFlags(&mut flags, pinned as u64));
-    assert_eq!(flags & 4, 4);
-    ok!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, device));
-    assert_eq!(kind, 1);
-    assert_eq!(code!(memory::cuMemFree_v2(device)), INVALID_VALUE);
-    ok!(memory::cuMemFreeHost(device));
-    let own = vec![0u8; 8192];
-    let at = own.as_ptr() as u64;
-    assert_eq!(code!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, at)), INVALID_VALUE);
-    ok!(memory::cuMemHostRegister_v2(at, 8192, 0));
-    assert_eq!(code!(memory::cuMemHostRegister_v2(at + 4096, 8192, 0)), 712);
-    ok!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, at + 100));
-    ok!(memory::cuMemHostUnregister(at));
-    assert_eq!(code!(memory::cuMemHostUnregister(at)), 713);
+    in_own_process("memory::pinned_and_registered_memory_are_known", || {
+        primary();
+        let (mut pinned, mut device, mut flags, mut kind) = (std::ptr::null_mut::<c_void>(), 0, 0, 0u32);
+        ok!(memory::cuMemHostAlloc(&mut pinned, 5000, 4));
+        ok!(memory::cuMemHostGetDevicePointer_v2(&mut device, pinned as u64, 0));
+        assert_eq!(device, pinned as u64);
+        ok!(memory::cuMemHostGetFlags(&mut flags, pinned as u64));
+        assert_eq!(flags & 4, 4);
+        ok!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, device));
+        assert_eq!(kind, 1);
+        assert_eq!(code!(memory::cuMemFree_v2(device)), INVALID_VALUE);
+        ok!(memory::cuMemFreeHost(device));
+        let own = vec![0u8; 8192];
+        let at = own.as_ptr() as u64;
+        assert_eq!(code!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, at)), INVALID_VALUE);
+        ok!(memory::cuMemHostRegister_v2(at, 8192, 0));
+        assert_eq!(code!(memory::cuMemHostRegister_v2(at + 4096, 8192, 0)), 712);
+        ok!(memory::cuPointerGetAttribute((&raw mut kind).cast(), 2, at + 100));
+        ok!(memory::cuMemHostUnregister(at));
+        assert_eq!(code!(memory::cuMemHostUnregister(at)), 713);
+    });
 }
 
 #[test]
@@ -164,17 +194,19 @@ fn physical_memory_is_mapped_where_it_is_asked_for() {
 
 #[test]
 fn pools_allocate_in_stream_order() {
-    primary();
-    let (mut pool_handle, mut pointer, mut used) = (0, 0, 1u64);
-    ok!(pool::cuDeviceGetDefaultMemPool(&mut pool_handle, 0));
-    ok!(pool::cuMemAllocAsync(&mut pointer, 10_000, 0));
-    ok!(memset::cuMemsetD8Async(pointer, 3, 10_000, 0));
-    let mut owner = 0u64;
-    ok!(memory::cuPointerGetAttribute((&raw mut owner).cast(), 17, pointer));
-    assert_eq!(owner, pool_handle);
-    ok!(pool::cuMemFreeAsync(pointer, 0));
-    ok!(cuda::api::context::cuCtxSynchronize());
-    assert_eq!(code!(pool::cuMemFreeAsync(pointer, 0)), INVALID_VALUE);
-    ok!(pool::cuMemPoolGetAttribute(pool_handle, 7, (&raw mut used).cast()));
-    assert_eq!(used, 0);
+    in_own_process("memory::pools_allocate_in_stream_order", || {
+        primary();
+        let (mut pool_handle, mut pointer, mut used) = (0, 0, 1u64);
+        ok!(pool::cuDeviceGetDefaultMemPool(&mut pool_handle, 0));
+        ok!(pool::cuMemAllocAsync(&mut pointer, 10_000, 0));
+        ok!(memset::cuMemsetD8Async(pointer, 3, 10_000, 0));
+        let mut owner = 0u64;
+        ok!(memory::cuPointerGetAttribute((&raw mut owner).cast(), 17, pointer));
+        assert_eq!(owner, pool_handle);
+        ok!(pool::cuMemFreeAsync(pointer, 0));
+        ok!(cuda::api::context::cuCtxSynchronize());
+        assert_eq!(code!(pool::cuMemFreeAsync(pointer, 0)), INVALID_VALUE);
+        ok!(pool::cuMemPoolGetAttribute(pool_handle, 7, (&raw mut used).cast()));
+        assert_eq!(used, 0);
+    });
 }

@@ -67,7 +67,8 @@ pub fn set<T>(at: *mut c_void, value: T) {
     unsafe { at.cast::<T>().write(value) };
 }
 
-/// Runs a test in a fresh process, because a device fault or a fork would spoil this one. `name` is the test's full path.
+/// Runs a test in a fresh process, because a device fault or a fork would spoil this one, or because other tests' allocations would
+/// take the addresses that it has freed. `name` is the test's full path.
 pub fn in_own_process(name: &str, body: impl FnOnce()) {
     if std::env::var("SOFTGPU_TEST_CHILD").as_deref() == Ok(name) {
         return body();
