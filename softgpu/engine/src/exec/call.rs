@@ -11,7 +11,7 @@ use super::decode::{Bank, Decoded, Decoder, Local, invalid};
 use super::lanes::Bases;
 use super::memory::{CODE_WINDOW, LOCAL_LIMIT_BYTES};
 use super::op::{Argument, CallSite, Flow, Kind, Machine, NONE, Op, Slot};
-use super::program::Symbol;
+use super::scope::Symbol;
 use super::words::Words;
 
 /// Frames per lane.

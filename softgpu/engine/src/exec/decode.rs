@@ -5,9 +5,9 @@
 use lightos_kernels::ptx::ast::{self, Instruction, Operand, Space, Span, Statement, Type, Variable};
 use rustc_hash::FxHashMap;
 
-use super::lanes::Constants;
+use super::constants::ConstantPool;
 use super::op::{Function, Handler, Kind, NEGATED, NONE, Op, Slot};
-use super::program::ModuleScope;
+use super::scope::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
 use super::{
     alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, mbarrier,
@@ -448,33 +448,5 @@ pub fn operands(i: &Instruction, count: usize) -> Decoded {
         Ok(())
     } else {
         invalid(format!("expected {count} operands, found {}", i.operands.len()))
-    }
-}
-
-/// The constant table under construction: each value once.
-#[derive(Default)]
-pub struct ConstantPool {
-    pub table: Constants,
-    words: FxHashMap<u32, u32>,
-    longs: FxHashMap<u64, u32>,
-}
-
-impl ConstantPool {
-    pub fn word(&mut self, value: u32) -> u32 {
-        let table = &mut self.table.words;
-        super::lanes::CONSTANT
-            | *self.words.entry(value).or_insert_with(|| {
-                table.push([value; 32]);
-                table.len() as u32 - 1
-            })
-    }
-
-    pub fn long(&mut self, value: u64) -> u32 {
-        let table = &mut self.table.longs;
-        super::lanes::CONSTANT
-            | *self.longs.entry(value).or_insert_with(|| {
-                table.push([value; 32]);
-                table.len() as u32 - 1
-            })
     }
 }

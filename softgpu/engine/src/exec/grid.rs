@@ -5,13 +5,15 @@
 //! [`PATIENCE`] takes a further one beside it, so that blocks may wait for each other (software grid barriers); blocks
 //! of a cooperative grid are all resident from the start.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use super::block::{Resident, Turn};
 use super::op::GridRun;
-use super::{Fault, RunStats};
+use super::{Fault, Place, RunStats};
 
 /// How long a grid runs on the calling thread alone.
 const ALONE: Duration = Duration::from_micros(150);
@@ -45,13 +47,14 @@ pub fn run(grid: &GridRun<'_>, cooperative: bool) -> Result<RunStats, Fault> {
     std::thread::scope(|scope| {
         let started = Instant::now();
         let mut alone = work.workers > 1;
-        work.run(&mut || {
+        work.guarded(&mut || {
             let helpers_pay =
                 alone && started.elapsed() > ALONE && work.next.load(Ordering::Relaxed) < work.blocks;
             if helpers_pay || (alone && cooperative) {
                 alone = false;
                 for _ in 1..work.workers {
-                    scope.spawn(|| work.run(&mut || {}));
+                    // Without the thread the others take its blocks.
+                    let _ = Builder::new().spawn_scoped(scope, || work.guarded(&mut || {}));
                 }
             }
         });
@@ -64,6 +67,14 @@ pub fn run(grid: &GridRun<'_>, cooperative: bool) -> Result<RunStats, Fault> {
 }
 
 impl Work<'_> {
+    /// [`Work::run`], with a panic of the interpreter turned into a fault of this grid: the process is the user's.
+    fn guarded(&self, between: &mut dyn FnMut()) {
+        if catch_unwind(AssertUnwindSafe(|| self.run(between))).is_err() {
+            let what = "internal error of the software GPU".to_owned();
+            self.fail(Box::new(Fault::IllegalInstruction { what, place: Place::default() }));
+        }
+    }
+
     fn run(&self, between: &mut dyn FnMut()) {
         let mut residents = Vec::new();
         let mut idle: Vec<Resident> = Vec::new();

@@ -6,7 +6,7 @@ use super::decode::{Bank, Decoded, Decoder, Local, Register, bank, invalid, unsu
 use super::lanes::CONSTANT;
 use super::memory::{NARROW, PARAM_WINDOW, SHARED_WINDOW, space};
 use super::op::{NONE, Op};
-use super::program::Symbol;
+use super::scope::Symbol;
 use super::words::{is_float, type_bytes};
 use super::{moves, special};
 
