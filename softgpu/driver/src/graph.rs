@@ -15,6 +15,7 @@ use crate::context;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
 use crate::stream::Stream;
+use crate::userobject::UserObject;
 use crate::work::{Task, Work, prepare};
 
 /// One node.
@@ -34,6 +35,8 @@ pub struct Node {
 pub struct Graph {
     pub handle: u64,
     nodes: Mutex<Vec<Arc<Node>>>,
+    /// One entry per reference that the graph owns.
+    objects: Mutex<Vec<Arc<UserObject>>>,
 }
 
 /// An executable graph: a private copy of the nodes, in execution order.
@@ -73,7 +76,7 @@ pub fn exec(handle: u64) -> Result<Arc<Exec>> {
 
 /// `cuGraphCreate`.
 pub fn create() -> Arc<Graph> {
-    let graph = Arc::new(Graph { handle: handle::fresh(), nodes: Mutex::default() });
+    let graph = Graph::empty();
     GRAPHS.insert(graph.handle, graph.clone());
     graph
 }
@@ -139,6 +142,20 @@ impl Node {
 }
 
 impl Work {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Work::Kernel(_) => "KERNEL",
+            Work::Copy(_) => "MEMCPY",
+            Work::Fill(_) => "MEMSET",
+            Work::Host(_) => "HOST",
+            Work::Child(_) => "GRAPH",
+            Work::Empty => "EMPTY",
+            Work::WaitEvent(_) => "WAIT_EVENT",
+            Work::RecordEvent(_) => "EVENT_RECORD",
+            Work::MemOps(_) => "BATCH_MEM_OP",
+        }
+    }
+
     /// `CUgraphNodeType`.
     pub fn node_type(&self) -> u32 {
         match self {
@@ -156,6 +173,10 @@ impl Work {
 }
 
 impl Graph {
+    fn empty() -> Arc<Graph> {
+        Arc::new(Graph { handle: handle::fresh(), nodes: Mutex::default(), objects: Mutex::default() })
+    }
+
     fn nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
         lock(&self.nodes)
     }
@@ -296,11 +317,8 @@ impl Graph {
 
     /// A deep copy; `listed` makes it a graph of its own that the program can destroy.
     pub fn copy(&self, listed: bool) -> Arc<Graph> {
-        let copy = if listed {
-            create()
-        } else {
-            Arc::new(Graph { handle: handle::fresh(), nodes: Mutex::default() })
-        };
+        let copy = if listed { create() } else { Graph::empty() };
+        lock(&copy.objects).extend(lock(&self.objects).iter().cloned());
         let nodes = self.nodes().clone();
         let mut renamed: FxHashMap<u64, u64> = FxHashMap::default();
         let mut copied = copy.nodes();
@@ -338,6 +356,37 @@ impl Graph {
         let handle = exec.handle;
         EXECS.insert(handle, exec);
         Ok(handle)
+    }
+
+    /// The graph in the DOT language, nodes by type and handle.
+    pub fn dot(&self) -> String {
+        let mut text = String::from("digraph dot {\n");
+        for node in self.nodes().iter() {
+            text += &format!("\"{:#x}\" [label=\"{}\"];\n", node.handle, node.work().type_name());
+        }
+        for (from, to) in self.edges() {
+            text += &format!("\"{from:#x}\" -> \"{to:#x}\";\n");
+        }
+        text + "}\n"
+    }
+
+    /// Keeps a reference to a user object until the graph is gone.
+    pub fn retain(&self, object: Arc<UserObject>, count: usize) {
+        lock(&self.objects).extend(std::iter::repeat_n(object, count));
+    }
+
+    /// Gives up references that `retain` took.
+    pub fn release(&self, object: u64, count: usize) -> Result {
+        let mut objects = lock(&self.objects);
+        if objects.iter().filter(|held| held.handle == object).count() < count {
+            return Err(Error::INVALID_VALUE);
+        }
+        for _ in 0..count {
+            if let Some(at) = objects.iter().position(|held| held.handle == object) {
+                objects.swap_remove(at);
+            }
+        }
+        Ok(())
     }
 
     /// Types and dependencies by position, which is what an update must leave as they are.

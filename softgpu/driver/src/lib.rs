@@ -4,6 +4,9 @@
 //! memory of the process, so addresses need no translation; physical allocations are memfds, so that two processes can map the
 //! same one at the same address. Every stream is a queue with a thread. What is not served answers
 //! CUDA_ERROR_NOT_SUPPORTED, under every name that a real driver exports.
+//!
+//! Environment: `SOFTGPU_PROFILE`, `SOFTGPU_DEVICES`, `SOFTGPU_MEMORY_MIB` and `SOFTGPU_STATE` describe the device (see the engine's
+//! `profile` and `state`); `SOFTGPU_VERBOSE` prints what a kernel did wrong on standard error.
 
 mod abi;
 pub mod api;
@@ -29,6 +32,7 @@ mod pointer;
 mod procaddr;
 mod space;
 mod stream;
+mod userobject;
 mod vmm;
 mod work;
 

@@ -95,6 +95,12 @@ impl Module {
                 (_, false) => Error::INVALID_PTX,
             }
         })?;
+        let (major, minor) = device.profile().compute_capability;
+        if program.kernels().any(|kernel| kernel.target_sm > major * 10 + minor) {
+            globals.iter().for_each(|at| memory::free_global(*at));
+            options.report("", "SM version specified by .target is higher than default SM version assumed\n");
+            return Err(Error::INVALID_PTX);
+        }
         options.report("", "");
         let module = Arc::new(Module {
             handle: handle::fresh(),

@@ -1,10 +1,15 @@
 //! Graphs: creation, nodes of every kind, edges and walks.
 
-use crate::abi::{BatchNode, EdgeData, GraphNode, HostNode, KernelNode, KernelNodeV1, Memcpy3d, Memset};
-use crate::edge::{array, exports, get, put, put_list};
+use std::ffi::c_void;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::abi::{
+    BatchNode, EdgeData, GraphNode, HostFn, HostNode, KernelNode, KernelNodeV1, Memcpy3d, Memset, Text,
+};
+use crate::edge::{array, exports, get, put, put_list, text};
 use crate::error::{Error, Result};
-use crate::work::Work;
-use crate::{event, graph, params};
+use crate::work::{UserData, Work};
+use crate::{event, graph, params, userobject};
 
 /// Adds a node and writes its handle.
 ///
@@ -188,6 +193,34 @@ exports! { TABLE:
     entry cuGraphNodeGetDependentNodes_v2: (node: u64, list: *mut u64, data: *mut EdgeData, count: *mut usize) {
         let node = graph::node(node)?;
         put_nodes(&graph::find(node.graph)?.dependents(node.handle), list, data, count)
+    }
+    entry cuGraphDebugDotPrint: (graph: u64, path: Text, _flags: u32) {
+        let (graph, path) = (graph::find(graph)?, text(path)?);
+        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+        std::fs::write(path, graph.dot()).map_err(|_| Error::OPERATING_SYSTEM)
+    }
+    entry cuUserObjectCreate: (
+        object: *mut u64, data: *mut c_void, destroy: HostFn, count: u32, flags: u32
+    ) {
+        if object.is_null() { Err(Error::INVALID_VALUE) } else {
+            put(object, userobject::create(destroy, UserData(data), count, flags)?)
+        }
+    }
+    entry cuUserObjectRetain: (object: u64, count: u32) { userobject::retain(object, count) }
+    entry cuUserObjectRelease: (object: u64, count: u32) { userobject::take(object, count).map(drop) }
+    entry cuGraphRetainUserObject: (graph: u64, object: u64, count: u32, flags: u32) {
+        let graph = graph::find(graph)?;
+        // CU_GRAPH_USER_OBJECT_MOVE hands over the program's own references.
+        let object = match flags {
+            0 => userobject::share(object)?,
+            1 => userobject::take(object, count)?,
+            _ => return Err(Error::INVALID_VALUE),
+        };
+        graph.retain(object, count as usize);
+        Ok(())
+    }
+    entry cuGraphReleaseUserObject: (graph: u64, object: u64, count: u32) {
+        graph::find(graph)?.release(object, count as usize)
     }
     entry cuGraphNodeFindInClone: (out: *mut u64, original: u64, clone: u64) {
         put(out, graph::find(clone)?.clone_of(original)?)

@@ -1,6 +1,8 @@
 //! Capture, explicit construction, instantiation, updates and replay.
 
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use cuda::api::{capture, copy, event, graph, graph_exec, graph_node, launch, memory, memset, stream};
 
@@ -190,6 +192,49 @@ fn nodes_keep_their_own_copy_of_parameters() {
     ok!(graph::cuGraphDestroyNode(second));
     assert_eq!(code!(graph_exec::cuGraphExecUpdate_v2(exec, graph_handle, info.as_mut_ptr().cast())), 910);
     assert_eq!(info[0] as u32, 2);
+}
+
+unsafe extern "C" fn count_up(counter: *mut c_void) {
+    // SAFETY: the test passes a live atomic.
+    unsafe { &*counter.cast::<AtomicU32>() }.fetch_add(1, Ordering::AcqRel);
+}
+
+#[test]
+fn a_user_object_lives_as_long_as_the_last_graph() {
+    primary();
+    static DESTROYED: AtomicU32 = AtomicU32::new(0);
+    let (mut graph_handle, mut exec, mut object) = (0, 0, 0);
+    let data = std::ptr::from_ref(&DESTROYED).cast_mut().cast();
+    ok!(graph::cuGraphCreate(&mut graph_handle, 0));
+    ok!(graph::cuUserObjectCreate(&mut object, data, Some(count_up), 1, 1));
+    ok!(graph::cuGraphRetainUserObject(graph_handle, object, 1, 1));
+    assert_eq!(code!(graph::cuUserObjectRelease(object, 1)), INVALID_VALUE, "the reference was moved");
+    ok!(graph_exec::cuGraphInstantiateWithFlags(&mut exec, graph_handle, 0));
+    ok!(graph::cuGraphDestroy(graph_handle));
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(DESTROYED.load(Ordering::Acquire), 0);
+    ok!(graph_exec::cuGraphExecDestroy(exec));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while DESTROYED.load(Ordering::Acquire) == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(DESTROYED.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn a_graph_is_printed() {
+    primary();
+    let (mut graph_handle, mut a, mut b) = (0, 0, 0);
+    ok!(graph::cuGraphCreate(&mut graph_handle, 0));
+    ok!(graph::cuGraphAddEmptyNode(&mut a, graph_handle, std::ptr::null(), 0));
+    ok!(graph::cuGraphAddEmptyNode(&mut b, graph_handle, &a, 1));
+    let path = std::env::temp_dir().join(format!("softgpu-graph-{}.dot", std::process::id()));
+    let name = CString::new(path.to_str().unwrap()).unwrap();
+    ok!(graph::cuGraphDebugDotPrint(graph_handle, name.as_ptr(), 0));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(&format!("\"{a:#x}\" -> \"{b:#x}\"")), "{text}");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_void};
 use std::ptr::without_provenance_mut;
 
-use cuda::api::{context, copy, function, launch, memory, module, stream};
+use cuda::api::{context, copy, function, launch, link, memory, module, stream};
 
 use crate::support::{
     BUMP, INVALID_HANDLE, INVALID_VALUE, VECTOR_ADD, code, kernel, ok, param, params, primary, set,
@@ -179,6 +179,32 @@ fn broken_images_fail_with_a_log() {
     assert!(matches!(code, 218 | 222), "{code}");
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains("frobnicate") && log.contains("14"), "{log}");
+}
+
+#[test]
+fn ptx_for_a_newer_device_is_refused() {
+    primary();
+    let (text, mut handle) =
+        (CString::new(BUMP.replace("sm_80", "sm_100").replace("8.0", "8.6")).unwrap(), 0);
+    assert_eq!(code!(module::cuModuleLoadData(&mut handle, text.as_ptr().cast())), 218);
+}
+
+#[test]
+fn linked_ptx_loads_as_one_image() {
+    primary();
+    let (none, mut state, mut image, mut bytes, mut handle, mut count) =
+        (std::ptr::null(), 0, std::ptr::null_mut(), 0, 0, 0);
+    ok!(link::cuLinkCreate_v2(0, none, NULL, &mut state));
+    for text in [BUMP, VECTOR_ADD] {
+        let (data, name) = (text.as_ptr().cast(), std::ptr::null());
+        ok!(link::cuLinkAddData_v2(state, 1, data, text.len(), name, 0, none, NULL));
+    }
+    assert_eq!(code!(link::cuLinkAddData_v2(state, 0, none.cast(), 0, std::ptr::null(), 0, none, NULL)), 209);
+    ok!(link::cuLinkComplete(state, &mut image, &mut bytes));
+    ok!(module::cuModuleLoadData(&mut handle, image));
+    ok!(link::cuLinkDestroy(state));
+    ok!(module::cuModuleGetFunctionCount(&mut count, handle));
+    assert_eq!(count, 3);
 }
 
 #[test]

@@ -151,6 +151,23 @@ fn a_stream_waits_for_a_word_in_memory() {
     assert_eq!(code!(stream::cuStreamWriteValue32_v2(handle, at + 2, 5, 0)), INVALID_VALUE);
 }
 
+#[test]
+fn destroying_a_context_ends_a_wait_that_nobody_meets() {
+    std::thread::spawn(|| {
+        let mut own = 0;
+        ok!(cuda::api::init::cuInit(0));
+        ok!(context::cuCtxCreate_v2(&mut own, 0, 0));
+        let (handle, word) = (new_stream(1), pinned::<AtomicU32>());
+        ok!(stream::cuStreamWaitValue32_v2(handle, std::ptr::from_ref(word) as u64, 1, 0));
+        let start = std::time::Instant::now();
+        ok!(context::cuCtxDestroy_v2(own));
+        assert!(start.elapsed() < Duration::from_secs(20));
+        assert_eq!(code!(stream::cuStreamQuery(handle)), crate::support::INVALID_CONTEXT);
+    })
+    .join()
+    .unwrap();
+}
+
 unsafe extern "C" fn try_calling(result: *mut c_void) {
     let mut pointer = 0;
     let code = code!(memory::cuMemAlloc_v2(&mut pointer, 16));
