@@ -7,9 +7,6 @@ use super::op::{GridRun, Machine};
 use super::warp::{Pause, Warp};
 use super::{Fault, Place, RunStats};
 
-/// Instructions a warp may execute before the next one gets its turn.
-const QUANTUM: u32 = 20_000;
-
 /// Turns after which a block that still runs stops holding lanes back to meet others.
 const PATIENCE_TURNS: u64 = 256;
 
@@ -139,8 +136,8 @@ impl Resident {
         }
     }
 
-    /// Gives each warp one quantum.
-    pub fn turn(&mut self, grid: &GridRun<'_>) -> Turn {
+    /// Lets each warp execute up to `quantum` instructions.
+    pub fn turn(&mut self, grid: &GridRun<'_>, quantum: u32) -> Turn {
         self.turns += 1;
         if self.turns.is_multiple_of(PATIENCE_TURNS) {
             for warp in &mut self.warps {
@@ -155,7 +152,7 @@ impl Resident {
             }
             let before = warp.stats.warp_instructions;
             let mut machine = Machine { warp, block: &mut self.block, grid };
-            match machine.run(QUANTUM) {
+            match machine.run(quantum) {
                 Pause::Done => {
                     *running = false;
                     progress = true;

@@ -20,6 +20,12 @@ const ALONE: Duration = Duration::from_micros(150);
 /// How long a worker stays with its resident blocks before it takes one more.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// Most blocks that a multiprocessor holds.
+const BLOCKS_PER_SM: usize = 32;
+/// Instructions a warp may execute before the next one gets its turn: alone on the worker, and among several blocks,
+/// which may be spinning for each other.
+const QUANTUM: [u32; 2] = [20_000, 2_000];
+
 /// What the workers of one launch share.
 struct Work<'a> {
     grid: &'a GridRun<'a>,
@@ -91,6 +97,7 @@ impl Work<'_> {
             if residents.is_empty() {
                 break;
             }
+            let quantum = QUANTUM[usize::from(residents.len() > 1)];
             let mut i = 0;
             while i < residents.len() {
                 between();
@@ -101,7 +108,7 @@ impl Work<'_> {
                     self.fail(Box::new(Fault::Cancelled));
                     break 'work;
                 }
-                match residents[i].turn(self.grid) {
+                match residents[i].turn(self.grid, quantum) {
                     Turn::Running => i += 1,
                     Turn::Done => {
                         let mut done = residents.swap_remove(i);
@@ -115,10 +122,10 @@ impl Work<'_> {
                     }
                 }
             }
-            // Ever more slowly: blocks that are merely long gain nothing from company.
-            if residents.len() >= wanted && since.elapsed() > PATIENCE * (wanted * wanted).min(1 << 20) as u32
-            {
-                wanted = residents.len() + 1;
+            // Twice as many each time, and twice as late: blocks that are merely long gain nothing from company.
+            let most = self.grid.environment.sm_count.max(1) as usize * BLOCKS_PER_SM;
+            if residents.len() >= wanted && wanted < most && since.elapsed() > PATIENCE * wanted as u32 {
+                wanted *= 2;
                 since = Instant::now();
             }
         }

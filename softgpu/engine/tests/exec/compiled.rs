@@ -174,7 +174,7 @@ fn close(got: f64, wanted: f64, tolerance: f64) {
 #[test]
 fn library_functions() {
     both("maths", |device, program| {
-        for x in [0.1f64, 0.75, 1.0, 2.5, 7.25, 100.5] {
+        for x in [0.1f64, 0.75, 1.0, 2.5, 7.25, 40.5] {
             let (input, out) = (device.upload(&[x]), device.allocate(64));
             device.run_bytes(program, "doubles", shape(1, 1), &params(&[&input, &out])).unwrap();
             let got = device.download::<f64>(out, 3);

@@ -162,7 +162,7 @@ fn a_cooperative_grid_meets() {
         let device = Device::default();
         let program = device.load(&ptx).unwrap();
         let (out, cell) = (device.allocate(64 * 8), device.allocate(4));
-        let blocks = if cooperative { 64 } else { 4 };
+        let blocks = if cooperative { 64 } else { 8 };
         device.run(&program, "k", Shape { cooperative, ..shape(blocks, 64) }, &[out, cell]).unwrap();
         assert_eq!(device.download::<u64>(out, 64), vec![u64::from(blocks); 64]);
     }
