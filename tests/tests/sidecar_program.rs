@@ -111,6 +111,61 @@ fn a_kernel_that_ends_leaves_no_error() {
     assert!(program.ends_normally());
 }
 
+/// By ctypes: a kernel that prints, a wait, and the end of the process without any tidying.
+const PRINTING: &str = r#"
+import ctypes, os
+cuda = ctypes.CDLL('libcuda.so.1')
+def ok(code): assert code == 0, code
+context, module, function = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+ok(cuda.cuInit(0))
+ok(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+ok(cuda.cuCtxSetCurrent(context))
+ptx = b'''.version 7.0
+.target sm_70
+.address_size 64
+.extern .func (.param .b32 result) vprintf (.param .b64 format, .param .b64 arguments);
+.global .align 1 .b8 text[19] = {100,101,118,105,99,101,32,115,97,121,115,32,104,101,108,108,111,10,0};
+.visible .entry say() {
+  .reg .b64 %rd<3>;
+  .reg .b32 %r<2>;
+  mov.u64 %rd1, text;
+  cvta.global.u64 %rd1, %rd1;
+  mov.u64 %rd2, 0;
+  {
+    .param .b64 format;
+    .param .b64 arguments;
+    .param .b32 result;
+    st.param.b64 [format], %rd1;
+    st.param.b64 [arguments], %rd2;
+    call.uni (result), vprintf, (format, arguments);
+    ld.param.b32 %r1, [result];
+  }
+  ret;
+}
+'''
+ok(cuda.cuModuleLoadData(ctypes.byref(module), ptx))
+ok(cuda.cuModuleGetFunction(ctypes.byref(function), module, b'say'))
+ok(cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, None, None, None))
+ok(cuda.cuCtxSynchronize())
+os._exit(0)
+"#;
+
+#[test]
+fn what_kernels_print_appears_in_the_programs_output() {
+    let sidecar = Sidecar::start();
+    let program = || {
+        let mut python = Command::new("python3");
+        python.args(["-c", PRINTING]);
+        python
+    };
+    let native = lightos_tests::native(program()).output().unwrap();
+    let ours = sidecar.preloaded(program()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&native.stdout), "device says hello\n");
+    assert_eq!(ours.stdout, native.stdout);
+    assert_eq!(ours.status.code(), Some(0), "{}", String::from_utf8_lossy(&ours.stderr));
+    assert!(sidecar.log().contains("tenant begins"), "the program ran natively:\n{}", sidecar.log());
+}
+
 #[test]
 fn an_executor_killed_in_a_kernel_is_an_error_within_a_second() {
     let sidecar = Sidecar::start();

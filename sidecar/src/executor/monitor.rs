@@ -5,12 +5,17 @@
 //! as long as a kernel runs, and the kernel returns every resource of a process that is gone.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
 use lightos_protocol::socket::Channel;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::control::{Ending, Notice};
+use super::driver::{Context, sys};
+
+/// How long an ended program's last device output may take to appear.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Tells the daemon why and ends the process at once.
 pub(crate) fn end(daemon: &Channel, ending: Ending) -> ! {
@@ -20,13 +25,38 @@ pub(crate) fn end(daemon: &Channel, ending: Ending) -> ! {
     unsafe { libc::_exit(0) }
 }
 
+/// What the thread watches.
+pub(crate) struct Watch {
+    pub(crate) daemon: Arc<Channel>,
+    pub(crate) program: Arc<Channel>,
+    /// A pidfd of the program.
+    pub(crate) pidfd: OwnedFd,
+    /// Set once the device is open.
+    pub(crate) context: Arc<OnceLock<Context>>,
+}
+
 /// Starts the thread.
-pub(crate) fn start(daemon: Arc<Channel>, program: Arc<Channel>, pidfd: OwnedFd) -> std::io::Result<()> {
-    std::thread::Builder::new().name("monitor".into()).spawn(move || watch(&daemon, &program, &pidfd))?;
+pub(crate) fn start(watched: Watch) -> std::io::Result<()> {
+    std::thread::Builder::new().name("monitor".into()).spawn(move || watch(&watched))?;
     Ok(())
 }
 
-fn watch(daemon: &Channel, program: &Channel, pidfd: &OwnedFd) -> ! {
+/// The driver keeps what kernels print until a call that synchronises: makes that call, on a thread of its own because it may never return.
+fn flush_output(context: Context) {
+    let (done, wait) = mpsc::channel::<()>();
+    let flush = move || {
+        if context.bind().is_ok() {
+            // SAFETY: takes nothing; the context is current on this thread.
+            let _ = unsafe { sys::cuCtxSynchronize() };
+        }
+        drop(done);
+    };
+    if std::thread::Builder::new().name("flush".into()).spawn(flush).is_ok() {
+        let _ = wait.recv_timeout(FLUSH_TIMEOUT);
+    }
+}
+
+fn watch(Watch { daemon, program, pidfd, context }: &Watch) -> ! {
     // HUP and ERR are always reported; RDHUP has to be asked for. Readable data is the ring thread's business.
     let mut fds = [
         PollFd::new(program, PollFlags::RDHUP),
@@ -39,8 +69,13 @@ fn watch(daemon: &Channel, program: &Channel, pidfd: &OwnedFd) -> ! {
             Err(error) => tracing::error!(%error, "poll"),
             Ok(_) => {}
         }
-        let ending = if fds[2].revents().is_empty() { Ending::ProgramEnded } else { Ending::Shutdown };
-        end(daemon, ending);
+        if !fds[2].revents().is_empty() {
+            end(daemon, Ending::Shutdown);
+        }
+        if let Some(context) = context.get() {
+            flush_output(*context);
+        }
+        end(daemon, Ending::ProgramEnded);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use lightos_protocol::pages::SessionPages;
@@ -13,6 +13,7 @@ use lightos_protocol::socket::{Channel, SocketError};
 
 use super::control::{DeviceFacts, Ending, Notice, SETUP_FDS, Setup};
 use super::driver::{self, Context, StartError};
+use super::monitor::Watch;
 use super::status::SessionError;
 use super::{Executor, monitor};
 use crate::logs;
@@ -91,10 +92,13 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
     let ring = RingMemory::open(ring).map_err(OpenError::Ring)?;
     let pages = SessionPages::open(pages).map_err(OpenError::Pages)?;
     // From here on the process ends with the program, however long the driver takes to start.
-    monitor::start(daemon.clone(), program.clone(), pidfd).map_err(OpenError::Monitor)?;
+    let opened = Arc::new(OnceLock::new());
+    let watched = Watch { daemon: daemon.clone(), program: program.clone(), pidfd, context: opened.clone() };
+    monitor::start(watched).map_err(OpenError::Monitor)?;
 
     driver::load()?;
     let (context, device) = Context::open(setup.device, setup.device_uuid)?;
+    let _ = opened.set(context);
     let executor = Executor::new(context, Arc::new(pages), program)?;
     let library = driver::library_path().map(|path| path.display().to_string()).unwrap_or_default();
     let facts = DeviceFacts {

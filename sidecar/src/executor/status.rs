@@ -95,15 +95,22 @@ impl Executor {
         status.set_sticky_error(error.0);
     }
 
-    /// Asks the driver whether work under way has failed. Cheap and without waiting, on any state of the streams.
+    /// Asks the driver whether work under way has failed, and has it show what kernels have printed. Cheap and without waiting.
     pub(super) fn poll(&mut self) {
         if self.lost.is_some() {
             return;
         }
+        let legacy = std::ptr::null_mut();
         // SAFETY: the NULL stream always exists in the current context.
-        match check(unsafe { sys::cuStreamQuery(std::ptr::null_mut()) }) {
-            Ok(()) | Err(CuError::NOT_READY) => {}
-            Err(error) => self.lose(error, "execution"),
+        let outcome = match check(unsafe { sys::cuStreamQuery(legacy) }) {
+            // The driver keeps device printf output until a call that synchronises; nobody adds to the stream meanwhile, so this one does not wait.
+            // SAFETY: as above.
+            Ok(()) => check(unsafe { sys::cuStreamSynchronize(legacy) }),
+            Err(CuError::NOT_READY) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.lose(error, "execution");
         }
     }
 
