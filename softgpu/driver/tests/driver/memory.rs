@@ -43,12 +43,8 @@ fn allocations_are_counted_and_given_back() {
 #[test]
 fn the_device_has_as_much_memory_as_it_is_told() {
     in_own_process("memory::the_device_has_as_much_memory_as_it_is_told", || {
-        let state = std::env::temp_dir().join(format!("softgpu-test-{}", std::process::id()));
         // SAFETY: no other thread of this process reads the environment yet.
-        unsafe {
-            std::env::set_var("SOFTGPU_MEMORY_MIB", "64");
-            std::env::set_var("SOFTGPU_STATE", &state);
-        }
+        unsafe { std::env::set_var("SOFTGPU_MEMORY_MIB", "64") };
         primary();
         let (mut free, mut total, mut most, mut more, mut handle) = (0, 0, 0, 0, 0);
         ok!(memory::cuMemGetInfo_v2(&mut free, &mut total));
@@ -62,7 +58,6 @@ fn the_device_has_as_much_memory_as_it_is_told() {
         ok!(vmm::cuMemRelease(handle));
         ok!(memory::cuMemGetInfo_v2(&mut free, &mut total));
         assert_eq!(free, total);
-        std::fs::remove_file(state).unwrap();
     });
 }
 

@@ -73,9 +73,13 @@ pub fn in_own_process(name: &str, body: impl FnOnce()) {
     if std::env::var("SOFTGPU_TEST_CHILD").as_deref() == Ok(name) {
         return body();
     }
+    // A state file of its own: the figures of other processes change under a test.
+    let file = format!("softgpu-test-{}-{}", std::process::id(), name.replace("::", "-"));
+    let state = std::env::temp_dir().join(file);
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let output =
-        command.args(["--exact", name, "--nocapture"]).env("SOFTGPU_TEST_CHILD", name).output().unwrap();
+    command.args(["--exact", name, "--nocapture"]);
+    let output = command.env("SOFTGPU_TEST_CHILD", name).env("SOFTGPU_STATE", &state).output().unwrap();
+    let _ = std::fs::remove_file(state);
     assert!(
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"),
         "{}{}",
