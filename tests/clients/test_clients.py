@@ -132,7 +132,8 @@ class TestProcesses:
             "int cuMemsetD32_v2(unsigned long long, unsigned, unsigned long);\n"
             "int cuMemcpyDtoH_v2(void*, unsigned long long, unsigned long);\n"
             "int main(void) { int d; void* c; unsigned long long p; unsigned out[4];\n"
-            '  printf("%d %d %d %d", cuInit(0), cuDeviceGet(&d, 0), cuDevicePrimaryCtxRetain(&c, d), cuCtxSetCurrent(c));\n'
+            '  printf("%d", cuInit(0)); printf(" %d", cuDeviceGet(&d, 0));\n'
+            '  printf(" %d", cuDevicePrimaryCtxRetain(&c, d)); printf(" %d", cuCtxSetCurrent(c));\n'
             '  printf(" %d", cuMemAlloc_v2(&p, 16)); printf(" %d", cuMemsetD32_v2(p, 77, 4));\n'
             '  printf(" %d", cuMemcpyDtoH_v2(out, p, 16)); printf(" %u\\n", out[3]); return 0; }\n'
         )
