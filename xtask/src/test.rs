@@ -32,7 +32,8 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         command.args(["test", "--workspace", "--no-fail-fast", "--"]);
     }
-    check(command.args(&options.rest))?;
+    // Every test process would otherwise ask cargo whether the binaries are up to date.
+    check(command.args(&options.rest).env("LIGHTOS_TESTS_BUILT", "1"))?;
     if !options.no_loom {
         loom()?;
     }
