@@ -1,8 +1,10 @@
-//! Graphs: nodes of work with dependencies, executable copies of them, and updates of those copies.
+//! Graphs: nodes of work with dependencies; `exec` holds the executable copies of them.
 //!
 //! An executable graph runs its nodes one after the other in an order that keeps every dependency, as one task of the stream.
 //!
 //! Lock order: a graph's nodes before a node's work and dependencies.
+
+pub mod exec;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,13 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::abi::MemOp;
-use crate::capture;
-use crate::context;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
-use crate::stream::Stream;
 use crate::userobject::UserObject;
-use crate::work::{Task, Work, prepare};
+use crate::work::Work;
 
 /// One node.
 #[derive(Debug)]
@@ -39,28 +38,8 @@ pub struct Graph {
     objects: Mutex<Vec<Arc<UserObject>>>,
 }
 
-/// An executable graph: a private copy of the nodes, in execution order.
-#[derive(Debug)]
-pub struct Exec {
-    pub handle: u64,
-    pub flags: u64,
-    graph: Arc<Graph>,
-    order: Vec<Arc<Node>>,
-}
-
 static GRAPHS: Table<Graph> = Table::new();
 static NODES: Table<Node> = Table::new();
-static EXECS: Table<Exec> = Table::new();
-
-/// Why an update of an executable graph was refused: `CUgraphExecUpdateResult` and the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    pub result: u32,
-    pub node: u64,
-}
-
-const TOPOLOGY_CHANGED: u32 = 2;
-const NODE_TYPE_CHANGED: u32 = 3;
 
 pub fn find(handle: u64) -> Result<Arc<Graph>> {
     GRAPHS.get(handle).ok_or(Error::INVALID_VALUE)
@@ -68,10 +47,6 @@ pub fn find(handle: u64) -> Result<Arc<Graph>> {
 
 pub fn node(handle: u64) -> Result<Arc<Node>> {
     NODES.get(handle).ok_or(Error::INVALID_VALUE)
-}
-
-pub fn exec(handle: u64) -> Result<Arc<Exec>> {
-    EXECS.get(handle).ok_or(Error::INVALID_VALUE)
 }
 
 /// `cuGraphCreate`.
@@ -94,11 +69,6 @@ pub fn destroy(handle: u64) -> Result {
         NODES.remove(node.handle);
     }
     Ok(())
-}
-
-/// `cuGraphExecDestroy`.
-pub fn destroy_exec(handle: u64) -> Result {
-    EXECS.remove(handle).map(drop).ok_or(Error::INVALID_VALUE)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -347,17 +317,6 @@ impl Graph {
             .ok_or(Error::INVALID_VALUE)
     }
 
-    /// `cuGraphInstantiate`.
-    pub fn instantiate(&self, flags: u64) -> Result<u64> {
-        context::healthy()?;
-        let graph = self.copy(false);
-        let order = graph.ordered()?;
-        let exec = Arc::new(Exec { handle: handle::fresh(), flags, graph, order });
-        let handle = exec.handle;
-        EXECS.insert(handle, exec);
-        Ok(handle)
-    }
-
     /// The graph in the DOT language, nodes by type and handle.
     pub fn dot(&self) -> String {
         let mut text = String::from("digraph dot {\n");
@@ -409,51 +368,5 @@ impl Drop for Graph {
         for node in self.nodes().iter() {
             NODES.remove(node.handle);
         }
-    }
-}
-
-impl Exec {
-    /// The executable node of a node of the graph that was instantiated.
-    pub fn node_of(&self, original: u64) -> Result<Arc<Node>> {
-        self.order.iter().find(|node| node.original == original).cloned().ok_or(Error::INVALID_VALUE)
-    }
-
-    /// `cuGraphLaunch`: one task of the stream, or a child graph of the graph that the stream captures.
-    pub fn launch(&self, stream: &Arc<Stream>) -> Result {
-        context::healthy()?;
-        if capture::is_capturing(stream)? {
-            return stream.submit(Work::Child(self.graph.clone()));
-        }
-        capture::forbid_implicit(stream)?;
-        let mut tasks = Vec::new();
-        for node in self.order.iter().filter(|node| node.is_enabled()) {
-            prepare(node.work(), &mut tasks)?;
-        }
-        stream.enqueue(Task::Sequence(tasks)).map(drop)
-    }
-
-    /// `cuGraphExecUpdate`: takes over the parameters of a graph of the same shape.
-    pub fn update(&self, graph: &Graph) -> std::result::Result<(), Mismatch> {
-        let (own, new) = (self.graph.shape(), graph.shape());
-        if own.len() != new.len() {
-            return Err(Mismatch { result: TOPOLOGY_CHANGED, node: 0 });
-        }
-        for (own, new) in own.iter().zip(&new) {
-            if own.1 != new.1 {
-                return Err(Mismatch { result: NODE_TYPE_CHANGED, node: new.0 });
-            }
-            if own.2 != new.2 {
-                return Err(Mismatch { result: TOPOLOGY_CHANGED, node: new.0 });
-            }
-        }
-        let works: Vec<Work> = graph.nodes().iter().map(|node| node.work()).collect();
-        for (node, work) in self.graph.nodes().iter().zip(works) {
-            let work = match work {
-                Work::Child(child) => Work::Child(child.copy(false)),
-                work => work,
-            };
-            let _ = node.set_work(work);
-        }
-        Ok(())
     }
 }

@@ -1,14 +1,15 @@
 //! Virtual memory management: address reservations, physical allocations in memfds, and mappings of one onto the other.
 //!
 //! A physical allocation is a memfd, so it can be exported as a file descriptor and mapped by several processes, each at the
-//! address of its choice. The memfd's name carries the device, for the importer. Mappings have no access until `cuMemSetAccess`
+//! address of its choice. Mappings have no access until `cuMemSetAccess`
 //! grants it; only then do they enter the address space.
 //!
 //! Lock order: `VMM` before the address space.
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -149,45 +150,9 @@ pub fn create(bytes: u64, prop: &AllocationProp, flags: u64) -> Result<u64> {
             device.release(bytes);
         }
     };
-    let fd = memory_file(device, on_device, bytes).inspect_err(undo)?;
+    let fd = file::create(device, on_device, bytes).inspect_err(undo)?;
     let charged = if on_device { bytes } else { 0 };
     Ok(vmm().enter(Physical { fd, bytes, prop: *prop, device, charged }))
-}
-
-const FILE_PREFIX: &str = "softgpu-memory-";
-
-fn memory_file(device: Device, on_device: bool, bytes: u64) -> Result<OwnedFd> {
-    let side = if on_device { "device" } else { "host" };
-    let name = CString::new(format!("{FILE_PREFIX}{side}-{}", device.index())).map_err(|_| Error::UNKNOWN)?;
-    // SAFETY: the name is a live C string.
-    let open = || unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    let mut fd = open();
-    if fd < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EMFILE) {
-        raise_descriptor_limit();
-        fd = open();
-    }
-    if fd < 0 {
-        return Err(Error::OUT_OF_MEMORY);
-    }
-    // SAFETY: memfd_create returned a descriptor that nothing else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: ftruncate on a descriptor we own.
-    if unsafe { libc::ftruncate(fd.as_raw_fd(), bytes as libc::off_t) } != 0 {
-        return Err(Error::OUT_OF_MEMORY);
-    }
-    Ok(fd)
-}
-
-/// Every physical allocation holds a descriptor, which a device driver's would not: the usual soft limit of 1024 is too low.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls use a live structure.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
-    }
 }
 
 /// `cuMemExportToShareableHandle`: a descriptor that the caller owns.
@@ -206,22 +171,11 @@ pub fn import(fd: RawFd, handle_type: u32) -> Result<u64> {
     if handle_type != HANDLE_POSIX_FD {
         return Err(Error::NOT_SUPPORTED);
     }
-    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).map_err(|_| Error::INVALID_VALUE)?;
-    let name = link.to_string_lossy();
-    let rest = name.strip_prefix("/memfd:").and_then(|name| name.strip_prefix(FILE_PREFIX));
-    let (side, ordinal) = rest
-        .and_then(|rest| rest.split_ascii_whitespace().next()?.split_once('-'))
-        .ok_or(Error::INVALID_VALUE)?;
-    let device = Device::new(ordinal.parse().map_err(|_| Error::INVALID_VALUE)?)?;
-    // SAFETY: the descriptor is open, as the link read above shows; it is borrowed for this statement alone.
-    let own =
-        unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().map_err(|_| Error::OPERATING_SYSTEM)?;
-    let file = std::fs::File::from(own);
-    let bytes = file.metadata().map_err(|_| Error::OPERATING_SYSTEM)?.len();
+    let (fd, bytes, device, on_device) = file::adopt(fd)?;
     if !is_whole(bytes) {
         return Err(Error::INVALID_VALUE);
     }
-    let (kind, id) = if side == "device" { (LOCATION_DEVICE, device.ordinal()) } else { (2, 0) };
+    let (kind, id) = if on_device { (LOCATION_DEVICE, device.ordinal()) } else { (2, 0) };
     let prop = AllocationProp {
         kind: 1,
         handle_types: HANDLE_POSIX_FD,
@@ -232,7 +186,7 @@ pub fn import(fd: RawFd, handle_type: u32) -> Result<u64> {
         usage: 0,
         reserved: [0; 4],
     };
-    Ok(vmm().enter(Physical { fd: file.into(), bytes, prop, device, charged: 0 }))
+    Ok(vmm().enter(Physical { fd, bytes, prop, device, charged: 0 }))
 }
 
 /// `cuMemRelease`: memory that is still mapped lives on until it is unmapped.

@@ -9,6 +9,7 @@ use crate::abi::{
 use crate::api::graph::widen;
 use crate::edge::{exports, get, put, put_some};
 use crate::error::{Error, Result};
+use crate::graph::exec as executable;
 use crate::work::Work;
 use crate::{capture, event, graph, params, stream};
 
@@ -27,24 +28,24 @@ unsafe fn instantiate(out: *mut u64, graph: u64, flags: u64) -> Result {
         return Err(Error::NOT_SUPPORTED);
     }
     // SAFETY: this function's contract.
-    unsafe { put(out, graph.instantiate(flags)?) }
+    unsafe { put(out, executable::instantiate(&graph, flags)?) }
 }
 
 fn set(exec: u64, node: u64, work: Result<Work>) -> Result {
-    graph::exec(exec)?.node_of(node)?.set_work(work?)
+    executable::find(exec)?.node_of(node)?.set_work(work?)
 }
 
 /// # Safety
 /// As [`params::kernel`].
 unsafe fn set_kernel(exec: u64, node: u64, new: &KernelNode) -> Result {
-    let node = graph::exec(exec)?.node_of(node)?;
+    let node = executable::find(exec)?.node_of(node)?;
     let Work::Kernel(before) = node.work() else { return Err(Error::INVALID_VALUE) };
     // SAFETY: this function's contract.
     node.set_work(unsafe { params::kernel_like(new, &before) }?)
 }
 
-fn update(exec: u64, with: u64) -> Result<std::result::Result<(), graph::Mismatch>> {
-    Ok(graph::exec(exec)?.update(&*graph::find(with)?))
+fn update(exec: u64, with: u64) -> Result<std::result::Result<(), executable::Mismatch>> {
+    Ok(executable::find(exec)?.update(&*graph::find(with)?))
 }
 
 exports! { TABLE:
@@ -72,13 +73,13 @@ exports! { TABLE:
         put(params, held)?;
         outcome
     }
-    entry cuGraphExecDestroy: (exec: u64) { graph::destroy_exec(exec) }
-    entry cuGraphExecGetFlags: (exec: u64, flags: *mut u64) { put(flags, graph::exec(exec)?.flags) }
+    entry cuGraphExecDestroy: (exec: u64) { executable::destroy(exec) }
+    entry cuGraphExecGetFlags: (exec: u64, flags: *mut u64) { put(flags, executable::find(exec)?.flags) }
     entry cuGraphLaunch / cuGraphLaunch_ptsz: (exec: u64, stream: u64) {
-        graph::exec(exec)?.launch(&stream::find(stream)?)
+        executable::find(exec)?.launch(&stream::find(stream)?)
     }
     entry cuGraphUpload / cuGraphUpload_ptsz: (exec: u64, stream: u64) {
-        graph::exec(exec)?;
+        executable::find(exec)?;
         capture::forbid_sync(&*stream::find(stream)?)
     }
     entry cuGraphExecUpdate: (exec: u64, graph: u64, error_node: *mut u64, result: *mut u32) {
@@ -124,10 +125,10 @@ exports! { TABLE:
         set(exec, node, params::generic(&get(new)?))
     }
     entry cuGraphNodeGetEnabled: (exec: u64, node: u64, enabled: *mut c_int) {
-        put(enabled, c_int::from(graph::exec(exec)?.node_of(node)?.is_enabled()))
+        put(enabled, c_int::from(executable::find(exec)?.node_of(node)?.is_enabled()))
     }
     entry cuGraphNodeSetEnabled: (exec: u64, node: u64, enabled: c_int) {
-        let node = graph::exec(exec)?.node_of(node)?;
+        let node = executable::find(exec)?.node_of(node)?;
         // Only kernels, copies and fills can be disabled.
         if node.work().node_type() > 2 {
             return Err(Error::INVALID_VALUE);
