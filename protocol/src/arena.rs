@@ -2,7 +2,7 @@
 //! sides.
 //!
 //! Device memory (served by `cuMemAddressReserve` with a hint) and pinned host memory (shared memfds mapped
-//! with `MAP_FIXED` inside a [`Reservation`](crate::mapping::Reservation)) live in disjoint terabytes.
+//! with `MAP_FIXED` inside a [`Reservation`](crate::mapping::Reservation)) live in disjoint ranges.
 //! Neither overlaps what the kernel hands out by itself: mmap grows down from 0x7fff_..., executables and
 //! heaps sit at 0x55.. and below 0x1_0000_0000.
 
@@ -10,8 +10,9 @@ use crate::mapping::align_up;
 
 /// First address of the device arena, in bytes.
 pub const DEVICE_ARENA_BASE: u64 = 0x3000_0000_0000;
-/// Size of the device arena: 1 TiB.
-pub const DEVICE_ARENA_BYTES: u64 = 1 << 40;
+/// Size of the device arena: 16 TiB. A program's own reservations come out of it, and PyTorch's expandable
+/// segments reserve more than the whole device for each stream, size class and graph pool.
+pub const DEVICE_ARENA_BYTES: u64 = 1 << 44;
 /// First address of the arena of pinned host memory and staging buffers.
 pub const HOST_ARENA_BASE: u64 = 0x2e00_0000_0000;
 /// Size of the host arena: 1 TiB.

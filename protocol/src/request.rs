@@ -9,11 +9,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod context;
 pub mod graph;
 pub mod memory;
 pub mod module;
 pub mod stream;
 
+pub use context::ContextRequest;
 pub use graph::{
     CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
 };
@@ -36,6 +38,8 @@ pub enum Request {
     Stream(StreamRequest),
     /// Executable graphs.
     Graph(GraphRequest),
+    /// The context as a whole.
+    Context(ContextRequest),
     /// Answered with [`Reply::Done`] once everything before it in the ring has been dispatched.
     Ping,
 }

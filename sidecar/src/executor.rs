@@ -8,6 +8,7 @@
 //! Each area keeps its state in a struct of its own file and adds its methods to [`Executor`]; [`dispatch`] is the one place
 //! that maps records to them.
 
+mod context;
 pub mod control;
 mod copies;
 mod dispatch;

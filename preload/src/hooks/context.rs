@@ -1,10 +1,18 @@
 //! Hooks of the functions that change which context is current or whether it exists. Contexts are the local driver's.
 
 use super::hooks;
-use crate::ops::context::{changed_everywhere, changed_here};
+use crate::ops::context::{changed_everywhere, changed_here, configure};
+use lightos_protocol::request::ContextRequest;
 
 hooks! {
     area context;
+    fn cuCtxSetLimit(limit: u32, value: usize) => configure(
+        ContextRequest::SetLimit { limit, value: value as u64 }, || real::cuCtxSetLimit(limit, value),
+    );
+    fn cuCtxSetCacheConfig(config: u32)
+        => configure(ContextRequest::SetCacheConfig { config }, || real::cuCtxSetCacheConfig(config));
+    fn cuCtxResetPersistingL2Cache()
+        => configure(ContextRequest::ResetPersistingL2Cache, || real::cuCtxResetPersistingL2Cache());
     fn cuCtxSetCurrent(context: u64) => changed_here(real::cuCtxSetCurrent(context));
     fn cuCtxPushCurrent(context: u64) => changed_here(real::cuCtxPushCurrent(context));
     fn cuCtxPushCurrent_v2(context: u64) => changed_here(real::cuCtxPushCurrent_v2(context));

@@ -123,6 +123,6 @@ refuse! {
         cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer cuMemsetD16 cuMemsetD2D16
         cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;
     GraphOperation:
-        cuDeviceGraphMemTrim cuDeviceSetGraphMemAttribute cuGraphAddMemAllocNode cuGraphAddMemFreeNode
+        cuGraphAddMemAllocNode cuGraphAddMemFreeNode
         cuGraphConditionalHandleCreate;
 }

@@ -4,7 +4,8 @@
 //! context is destroyed (the generation moves on).
 
 use super::stream;
-use crate::{outcome::Outcome, real, result::CuResult};
+use crate::{outcome::Outcome, real, result::CuResult, session::session};
+use lightos_protocol::request::{ContextRequest, Request};
 use std::{
     cell::Cell,
     sync::atomic::{AtomicU64, Ordering},
@@ -52,6 +53,20 @@ fn ask() -> Result<(), CuResult> {
 pub fn changed_here(result: CuResult) -> Outcome {
     let _ = CHECKED.try_with(|checked| checked.set(0));
     result.into()
+}
+
+/// Runs a call that changes how the context runs kernels, on both sides: the local context answers the queries. The executor
+/// goes first where it can refuse what the local context, which never runs anything, would accept.
+pub fn configure(request: ContextRequest, local: impl FnOnce() -> CuResult) -> Outcome {
+    let run = || {
+        let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        check()?;
+        // The driver may wait for the device before it changes a limit, which the executor must not.
+        stream::synchronize_context()?;
+        session.call(&Request::Context(request))?;
+        local().ok()
+    };
+    run().into()
 }
 
 /// Runs a call that may end a context which other threads have current.

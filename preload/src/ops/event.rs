@@ -113,7 +113,7 @@ pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
 }
 
 /// cuEventRecord and cuEventRecordWithFlags.
-pub fn record(event: u64, stream: u64, flags: u32) -> Outcome {
+pub fn record(event: u64, stream: u64, flags: u32, local: impl FnOnce() -> CuResult) -> Outcome {
     /// `CU_EVENT_RECORD_EXTERNAL`.
     const FLAGS: u32 = 1;
     let Some(known) = find(event) else { return UNKNOWN };
@@ -127,6 +127,10 @@ pub fn record(event: u64, stream: u64, flags: u32) -> Outcome {
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
+        if flags != 0 {
+            // Meant for captures; whether it is allowed elsewhere, the local driver says, where the record covers nothing.
+            local().ok()?;
+        }
         let stream = stream::find(stream)?;
         let (slot, value) = stream.mark(session, |slot, value| {
             session.send(&EventRecord { event, stream: stream.wire(), flags, slot, value, pad: 0 }, &[])
@@ -187,7 +191,7 @@ pub fn elapsed(out: Out<f32>, start: u64, end: u64) -> Outcome {
 }
 
 /// cuStreamWaitEvent.
-pub fn wait(stream: u64, event: u64, flags: u32) -> Outcome {
+pub fn wait(stream: u64, event: u64, flags: u32, local: impl FnOnce() -> CuResult) -> Outcome {
     /// `CU_EVENT_WAIT_EXTERNAL`.
     const FLAGS: u32 = 1;
     let Some(known) = find(event) else { return UNKNOWN };
@@ -201,6 +205,9 @@ pub fn wait(stream: u64, event: u64, flags: u32) -> Outcome {
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
+        if flags != 0 {
+            local().ok()?;
+        }
         let stream = stream::find(stream)?;
         session.send(&StreamWaitEvent { stream: stream.wire(), event, flags, pad: 0 }, &[])?;
         stream.touch();

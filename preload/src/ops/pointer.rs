@@ -62,6 +62,8 @@ fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option
     let is_mapping = matches!(allocation.kind, Kind::Mapping { .. });
     Ok(Some(match attribute {
         attribute::CONTEXT if is_mapping => return Ok(None),
+        // Memory of a pool belongs to the device.
+        attribute::CONTEXT if matches!(allocation.kind, Kind::Pooled { .. }) => Value::U64(0),
         attribute::CONTEXT => Value::U64(current_context()?),
         attribute::MEMORY_TYPE if is_device => Value::U32(MEMORY_TYPE_DEVICE),
         attribute::MEMORY_TYPE => Value::U32(MEMORY_TYPE_HOST),

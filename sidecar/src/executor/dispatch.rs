@@ -12,8 +12,8 @@ use lightos_protocol::record::{self, LaunchView, MemcpyInline, Op, RecordError};
 use lightos_protocol::request::{Reply, Request};
 use lightos_protocol::ring::{Record, RingViolation};
 
-use super::Executor;
 use super::driver::CuError;
+use super::{Executor, context};
 
 /// What a program did to shared memory that a correct shim never does.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +121,7 @@ impl Executor {
             Request::Module(request) => self.module_request(request),
             Request::Stream(request) => self.stream_request(request),
             Request::Graph(request) => self.graph_request(request),
+            Request::Context(request) => context::request(request),
             Request::Ping => Ok(Reply::Done),
         }
     }
