@@ -66,10 +66,10 @@ fn events_order_streams() {
         }
         // SAFETY: live handles; destroying a stream lets its work finish.
         unsafe {
-            streams.map(|stream| ok(sys::cuStreamDestroy_v2(stream)));
-            events.map(|event| ok(sys::cuEventSynchronize(event)));
-            events.map(|event| ok(sys::cuEventQuery(event)));
-            events.map(|event| ok(sys::cuEventDestroy_v2(event)));
+            streams.iter().for_each(|&stream| ok(sys::cuStreamDestroy_v2(stream)));
+            events.iter().for_each(|&event| ok(sys::cuEventSynchronize(event)));
+            events.iter().for_each(|&event| ok(sys::cuEventQuery(event)));
+            events.iter().for_each(|&event| ok(sys::cuEventDestroy_v2(event)));
         }
         assert_eq!(get(out, 4), [expected; 4]);
         vec![expected.to_string()]

@@ -48,6 +48,22 @@ pub fn permits(harmless: impl FnOnce() -> CuResult) -> Result<(), CuResult> {
     }
 }
 
+/// As [`permits`], for allocations and copies that wait, which have no harmless local form: a small local allocation stands for
+/// them, since a capture forbids the same calls as it forbids that.
+#[inline]
+pub fn permits_unsafe() -> Result<(), CuResult> {
+    permits(|| {
+        let mut address = 0;
+        // SAFETY: a valid out-parameter, and an address that was just allocated.
+        unsafe {
+            match real::cuMemAlloc_v2(&mut address, 1) {
+                CuResult::SUCCESS => real::cuMemFree_v2(address),
+                error => error,
+            }
+        }
+    })
+}
+
 /// Runs a call that begins a capture.
 pub fn begin(call: impl FnOnce() -> CuResult) -> Outcome {
     // Calls of other threads must not miss the capture once it has begun.

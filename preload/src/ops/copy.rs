@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::record::{CopyKind, Memcpy, MemcpyInline};
 
+use super::host::is_registered;
 use super::memory::{LIVE, sidecar};
 use super::{capture, context, stream};
 use crate::alloc::live::Kind;
@@ -64,14 +65,19 @@ pub enum Wait {
 pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
     let region = classify(address);
     if role == Role::Host && region == Region::ClientHost {
-        return if address == 0 { Err(CuResult::INVALID_VALUE) } else { Ok(Place::Pageable) };
+        return match address {
+            0 => Err(CuResult::INVALID_VALUE),
+            _ if is_registered(address, bytes) => Ok(Place::Pinned),
+            _ => Ok(Place::Pageable),
+        };
     }
     match LIVE.covering(address, bytes).map(|allocation| allocation.kind) {
-        Some(Kind::Host { .. }) => Ok(Place::Pinned),
+        Some(Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
         Some(_) if role != Role::Host => Ok(Place::Device),
         None if region == Region::ClientHost && role == Role::Unified && address != 0 => {
             // The start of a global, too short for the copy, is not host memory.
-            if LIVE.find(address).is_some() { Err(CuResult::INVALID_VALUE) } else { Ok(Place::Pageable) }
+            let device = LIVE.find(address).is_some_and(|allocation| allocation.kind.is_device());
+            if device { Err(CuResult::INVALID_VALUE) } else { Ok(Place::Pageable) }
         }
         _ => Err(CuResult::INVALID_VALUE),
     }
@@ -110,6 +116,9 @@ pub fn linear(dst: End, src: End, bytes: usize, stream: u64, wait: Wait) -> Resu
     }
     if bytes == 0 {
         return Ok(Outcome::Done);
+    }
+    if matches!(wait, Wait::Yes) {
+        capture::permits_unsafe()?;
     }
     let bytes = bytes as u64;
     let from = place(src.0, bytes, src.1)?;

@@ -11,7 +11,7 @@ use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES, HOST_ARENA_
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
-use super::{context, host, pool, stream, vmm};
+use super::{capture, context, host, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
 use crate::edge::Out;
@@ -120,6 +120,7 @@ pub fn give_back(allocation: Allocation) -> Result<(), CuResult> {
 /// cuMemAlloc.
 pub fn allocate(out: Out<u64>, bytes: usize) -> Result<(), CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let out = out.required()?;
     out.put(obtain(bytes, Kind::Device)?);
     Ok(())
@@ -134,6 +135,7 @@ pub fn allocate_pitch(
     element_bytes: u32,
 ) -> Result<(), CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let (out, pitch_out) = (out.required()?, pitch_out.required()?);
     if !matches!(element_bytes, 4 | 8 | 16) || width == 0 || height == 0 {
         return Err(CuResult::INVALID_VALUE);
@@ -148,6 +150,7 @@ pub fn allocate_pitch(
 /// cuMemFree. As natively, it returns once all work of the context is done, since some may still use the memory.
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);

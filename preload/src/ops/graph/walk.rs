@@ -69,8 +69,7 @@ impl Walk {
             nodes.push(self.node(handle)?);
             self.places.insert(handle, NodePlace { graph: entry, node: index as u32 });
         }
-        let (edges, ports) = self.edges(graph)?;
-        Ok(GraphBody { nodes, edges, ports })
+        self.body_of(nodes, &edges(graph)?)
     }
 
     fn node(&mut self, node: u64) -> Result<GraphNode, Obstacle> {
@@ -128,19 +127,19 @@ impl Walk {
         }
     }
 
-    /// The edges by number of node, and their data unless it is all zero.
-    #[allow(clippy::type_complexity, reason = "the two lists of a `GraphBody`")]
-    fn edges(&self, graph: u64) -> Result<(Vec<(u32, u32)>, Vec<[u8; 3]>), Obstacle> {
-        let (from, to, data) = edges(graph)?;
-        let place = |node: &u64| self.places.get(node).map(|place| place.node).ok_or(CuResult::INVALID_VALUE);
-        let mut edges = Vec::with_capacity(from.len());
-        for (from, to) in from.iter().zip(&to) {
-            edges.push((place(from)?, place(to)?));
+    /// Numbers instead of handles; no edge data where it is all zero.
+    fn body_of(&self, nodes: Vec<GraphNode>, edges: &[Edge]) -> Result<GraphBody, Obstacle> {
+        let place = |node: u64| self.places.get(&node).map(|place| place.node).ok_or(CuResult::INVALID_VALUE);
+        let mut body = GraphBody { nodes, ..GraphBody::default() };
+        for edge in edges {
+            body.edges.push((place(edge.from)?, place(edge.to)?));
+            let [from_port, to_port, kind, ..] = edge.data;
+            body.ports.push([from_port, to_port, kind]);
         }
-        let ports: Vec<_> =
-            data.iter().map(|&[from_port, to_port, kind, ..]| [from_port, to_port, kind]).collect();
-        let plain = ports.iter().all(|port| *port == [0; 3]);
-        Ok((edges, if plain { Vec::new() } else { ports }))
+        if body.ports.iter().all(|ports| *ports == [0; 3]) {
+            body.ports.clear();
+        }
+        Ok(body)
     }
 }
 
@@ -156,10 +155,16 @@ fn nodes(graph: u64) -> Result<Vec<u64>, CuResult> {
     Ok(nodes)
 }
 
-/// `CUgraphEdgeData` as bytes.
-type EdgeData = [u8; 8];
+/// A dependency.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    from: u64,
+    to: u64,
+    /// `CUgraphEdgeData` as bytes.
+    data: [u8; 8],
+}
 
-fn edges(graph: u64) -> Result<(Vec<u64>, Vec<u64>, Vec<EdgeData>), CuResult> {
+fn edges(graph: u64) -> Result<Vec<Edge>, CuResult> {
     use std::ptr::null_mut;
     let mut count = 0;
     // SAFETY: null lists ask for the count. The older function is for drivers that have no edge data.
@@ -193,7 +198,8 @@ fn edges(graph: u64) -> Result<(Vec<u64>, Vec<u64>, Vec<EdgeData>), CuResult> {
             .ok()?;
         }
     }
-    Ok((from, to, data))
+    let lists = from.into_iter().zip(to).zip(data);
+    Ok(lists.map(|((from, to), data)| Edge { from, to, data }).collect())
 }
 
 /// The attributes that were set on a kernel node. All zeros is what an attribute is before it is set.
@@ -206,4 +212,38 @@ fn attributes(node: u64) -> Vec<NodeAttribute> {
         is_set.then(|| NodeAttribute { id, value: value.to_vec() })
     };
     ATTRIBUTES.into_iter().filter_map(set).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk() -> Walk {
+        let mut walk = Walk::default();
+        for (index, node) in [0x10_u64, 0x20, 0x30].into_iter().enumerate() {
+            walk.places.insert(node, NodePlace { graph: 0, node: index as u32 });
+        }
+        walk
+    }
+
+    fn edge(from: u64, to: u64, data: [u8; 8]) -> Edge {
+        Edge { from, to, data }
+    }
+
+    #[test]
+    fn edges_are_numbered_and_plain_data_left_out() {
+        let nodes = || vec![GraphNode::Empty; 3];
+        let edges = [edge(0x30, 0x10, [0; 8]), edge(0x10, 0x20, [0; 8])];
+        let plain = walk().body_of(nodes(), &edges).unwrap();
+        assert_eq!((plain.edges, plain.ports), (vec![(2, 0), (0, 1)], vec![]));
+        let programmatic = [edge(0x30, 0x10, [0; 8]), edge(0x10, 0x20, [1, 2, 1, 0, 0, 0, 0, 0])];
+        let body = walk().body_of(nodes(), &programmatic).unwrap();
+        assert_eq!(body.ports, [[0, 0, 0], [1, 2, 1]]);
+    }
+
+    #[test]
+    fn an_edge_to_a_foreign_node_is_an_error() {
+        let found = walk().body_of(vec![GraphNode::Empty; 3], &[edge(0x10, 0x99, [0; 8])]);
+        assert_eq!(found, Err(Obstacle::Failed(CuResult::INVALID_VALUE)));
+    }
 }

@@ -119,8 +119,8 @@ unsafe fn buffer<'a>(list: *const *const c_void, bytes: usize) -> Result<&'a [u8
         return Ok(&[]);
     }
     match size {
-        // SAFETY: the buffer has the size that the list states, which is at least as long as this.
         Some(size) if size >= bytes && !data.is_null() => {
+            // SAFETY: the buffer has the size that the list states, which is at least this.
             Ok(unsafe { std::slice::from_raw_parts(data, bytes) })
         }
         _ => bad_parameters(),
