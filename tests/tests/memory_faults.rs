@@ -35,8 +35,8 @@ fn program() {
     upload(block, &data);
     println!("ready {}", mappings());
     let mut last = Instant::now();
-    // SAFETY: the vector is valid for its length.
     let error = loop {
+        // SAFETY: the vector is valid for its length.
         match unsafe { sys::cuMemcpyHtoD_v2(block, data.as_ptr().cast(), data.len()) } {
             sys::CUresult::CUDA_SUCCESS => last = Instant::now(),
             error => break error,

@@ -83,6 +83,36 @@ fn host_memory_stays_in_the_arena_and_keeps_its_size() {
     assert!(client.is_served());
 }
 
+#[test]
+fn registered_memory_replaces_nothing_of_the_executors() {
+    let sidecar = Sidecar::start();
+    let client = RawClient::connect(&sidecar.socket()).unwrap();
+    let share = |address: u64, bytes: u64, tag: u64| {
+        let fd = sealed_memfd("test", BLOCK).unwrap();
+        client.channel.send(&FdMessage { tag }, &[fd.as_fd()]).expect("the descriptor is taken");
+        ask(&client, MemoryRequest::HostShare { address, bytes, tag, flags: 0 })
+    };
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", sidecar.executors()[0])).unwrap();
+    let mapped = |line: &str| line.split('-').next().and_then(|from| u64::from_str_radix(from, 16).ok());
+    let not_supported = Err(801);
+    for (index, line) in maps.lines().filter(|line| !line.contains("[vsyscall]")).enumerate() {
+        assert_eq!(share(mapped(line).unwrap(), 4096, index as u64 + 1), not_supported, "{line}");
+    }
+    let invalid = Err(INVALID_VALUE);
+    assert_eq!(share(0, 4096, 10_001), invalid);
+    assert_eq!(share(0x1234_5000_0000 + 1, 4096, 10_002), invalid, "not a page");
+    assert_eq!(share(0x1234_5000_0000, 2 * BLOCK, 10_003), invalid, "shorter than claimed");
+    assert_eq!(share(u64::MAX - 4095, 4096, 10_004), invalid);
+    assert_eq!(share((1 << 47) - 4096, 8192, 10_005), invalid);
+    assert_eq!(share(0x1234_5000_0000, BLOCK, 10_006), Ok(Reply::Done));
+    assert_eq!(share(0x1234_5000_0000, BLOCK, 10_007), not_supported, "taken");
+    let unshare = |address| ask(&client, MemoryRequest::HostUnshare { address });
+    assert_eq!(unshare(0x1234_5000_0000 + 4096), invalid);
+    assert_eq!(unshare(0x1234_5000_0000), Ok(Reply::Done));
+    assert_eq!(unshare(0x1234_5000_0000), invalid);
+    assert!(client.is_served());
+}
+
 /// Pushes a record and expects that it loses the session of this tenant alone.
 fn is_refused(what: &str, push: impl FnOnce(&RawClient)) {
     let sidecar = Sidecar::start();

@@ -116,3 +116,53 @@ fn many_blocks_leave_nothing_behind() {
     });
     assert_eq!(report["calls"]["cuMemFreeHost"]["forwarded"], 600, "{report:#}");
 }
+
+#[test]
+fn the_programs_own_memory_can_be_registered() {
+    let report = twice("the_programs_own_memory_can_be_registered", || {
+        start();
+        let mut notes = Notes::default();
+        let module = load();
+        // Not a whole number of pages.
+        let bytes = (8 << 20) + 400;
+        let block = allocate(bytes);
+        // SAFETY: an anonymous mapping of `bytes` bytes, used until it is unmapped; the processor looks only when the device is done.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let memory = libc::mmap(ptr::null_mut(), bytes, protection, kind, -1, 0).cast::<u8>();
+            let contents = || digest(std::slice::from_raw_parts(memory, bytes));
+            memory.copy_from_nonoverlapping(pattern(bytes, 11).as_ptr(), bytes);
+            notes.code("registered", sys::cuMemHostRegister_v2(memory.cast(), bytes, 0));
+            notes.add("contents stay", contents());
+            notes.code("twice", sys::cuMemHostRegister_v2(memory.cast(), bytes, 0));
+            let mut device = 0;
+            ok(sys::cuMemHostGetDevicePointer_v2(&mut device, memory.cast(), 0));
+            notes.add("same address", device == memory as u64);
+            add_one(module, device, (bytes / 4) as u32);
+            ok(synchronize());
+            notes.add("the kernel wrote", contents());
+            memory.write_bytes(0x11, 4096);
+            ok(sys::cuMemcpyHtoDAsync_v2(block, memory.cast(), bytes, ptr::null_mut()));
+            add_one(module, block, (bytes / 4) as u32);
+            ok(sys::cuMemcpyDtoHAsync_v2(memory.cast(), block, bytes, ptr::null_mut()));
+            ok(synchronize());
+            notes.add("there and back", contents());
+            let mut kind = 0_u32;
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+            notes.code("type", sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, memory as u64));
+            notes.add("type", kind);
+            notes.code("unregistered", sys::cuMemHostUnregister(memory.cast()));
+            notes.code("again", sys::cuMemHostUnregister(memory.cast()));
+            notes.add("contents stay", contents());
+            memory.add(bytes - 1).write(1);
+            ok(sys::cuMemcpyDtoH_v2(memory.cast(), block, 8192));
+            notes.add("pageable again", contents());
+            notes.code("registered again", sys::cuMemHostRegister_v2(memory.cast(), 8192, 3));
+            notes.code("unregistered again", sys::cuMemHostUnregister(memory.cast()));
+            assert_eq!(libc::munmap(memory.cast(), bytes), 0);
+        }
+        notes.0
+    });
+    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["forwarded"], 2, "{report:#}");
+}

@@ -33,12 +33,17 @@ pub enum Kind {
         /// `CU_MEMHOSTALLOC_*`.
         flags: u32,
     },
+    /// The program's own memory, registered by cuMemHostRegister with these flags.
+    Registered {
+        /// `CU_MEMHOSTREGISTER_*`.
+        flags: u32,
+    },
 }
 
 impl Kind {
     /// Whether the memory is on the device.
     pub fn is_device(self) -> bool {
-        !matches!(self, Self::Host { .. })
+        !matches!(self, Self::Host { .. } | Self::Registered { .. })
     }
 }
 

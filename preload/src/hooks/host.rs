@@ -13,13 +13,7 @@ hooks! {
     fn cuMemHostGetDevicePointer_v2(out: *mut u64, pointer: *mut c_void, flags: u32)
         => host::device_pointer(Out::new(out), pointer.addr() as u64, flags);
     fn cuMemHostGetFlags(out: *mut u32, pointer: *mut c_void) => host::flags(Out::new(out), pointer.addr() as u64);
-    fn cuMemHostRegister(pointer: *mut c_void, bytes: usize, flags: u32) => {
-        let _ = flags;
-        host::register(pointer.addr() as u64, bytes)
-    };
-    fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: u32) => {
-        let _ = flags;
-        host::register(pointer.addr() as u64, bytes)
-    };
-    fn cuMemHostUnregister(pointer: *mut c_void) => host::unregister_program(pointer.addr() as u64);
+    fn cuMemHostRegister(pointer: *mut c_void, bytes: usize, flags: u32) => host::register(pointer, bytes, flags);
+    fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: u32) => host::register(pointer, bytes, flags);
+    fn cuMemHostUnregister(pointer: *mut c_void) => host::unregister(pointer);
 }

@@ -3,11 +3,13 @@
 //! Small requests share blocks, as device allocations share slabs ([`crate::alloc::heap`] serves both). Registration with the local driver
 //! makes pointer attributes true; registration in the executor lets its device copy and lets kernels read and write.
 
+mod register;
+
 use std::ffi::c_void;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lightos_protocol::arena::{HOST_ARENA_BASE, HOST_ARENA_BYTES, Region, classify};
+use lightos_protocol::arena::{HOST_ARENA_BASE, HOST_ARENA_BYTES};
 use lightos_protocol::mapping::{Access, sealed_memfd};
 use lightos_protocol::request::{MemoryRequest, Request};
 
@@ -16,9 +18,11 @@ use super::{context, stream};
 use crate::alloc::heap::{Backing, Heap};
 use crate::alloc::live::Kind;
 use crate::edge::Out;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 use crate::real;
 use crate::result::CuResult;
+
+pub use register::{is_registered, register, unregister};
 
 /// `CU_MEMHOSTREGISTER_PORTABLE` | `CU_MEMHOSTREGISTER_DEVICEMAP`.
 const REGISTER_FLAGS: u32 = 3;
@@ -59,7 +63,7 @@ impl Backing for Blocks {
             let tag = session.next_tag();
             session.send_fd(tag, fd.as_fd())?;
             let request = MemoryRequest::HostMap { address, bytes, tag, flags: REGISTER_FLAGS };
-            session.call(&Request::Memory(request)).inspect_err(|_| unregister(address))
+            session.call(&Request::Memory(request)).inspect_err(|_| unpin(address))
         });
         if let Err(error) = shared {
             let _ = arena.unmap(offset, bytes);
@@ -72,15 +76,16 @@ impl Backing for Blocks {
         if let Ok(session) = sidecar() {
             let _ = session.call(&Request::Memory(MemoryRequest::HostUnmap { address, bytes }));
         }
-        unregister(address);
+        unpin(address);
         if let Ok(arena) = host_arena() {
             let _ = arena.unmap(address - HOST_ARENA_BASE, bytes);
         }
     }
 }
 
-fn unregister(address: u64) {
-    // SAFETY: a block registered by `Blocks::create`; the driver refuses anything else.
+/// Ends the local registration.
+fn unpin(address: u64) {
+    // SAFETY: takes an address that `Blocks::create` or cuMemHostRegister has registered; the driver refuses anything else.
     let _ = unsafe { real::cuMemHostUnregister(pointer(address)) };
 }
 
@@ -115,7 +120,9 @@ pub fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), C
 /// cuMemFreeHost. As natively, it waits for the context's work.
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
-    let Some(allocation) = LIVE.remove(address, |kind| !kind.is_device()) else { return foreign(address) };
+    let Some(allocation) = LIVE.remove(address, |kind| matches!(kind, Kind::Host { .. })) else {
+        return foreign(address);
+    };
     stream::synchronize_context()?;
     with_heap(|heap| {
         heap.free(allocation.base, allocation.bytes);
@@ -141,29 +148,9 @@ pub fn device_pointer(out: Out<u64>, address: u64, flags: u32) -> Result<Outcome
 /// cuMemHostGetFlags: as given to cuMemHostAlloc.
 pub fn flags(out: Out<u32>, address: u64) -> Result<Outcome, CuResult> {
     let Some(allocation) = LIVE.find(address) else { return foreign(address) };
-    let Kind::Host { flags } = allocation.kind else { return Err(CuResult::INVALID_VALUE) };
+    let (Kind::Host { flags } | Kind::Registered { flags }) = allocation.kind else {
+        return Err(CuResult::INVALID_VALUE);
+    };
     out.required()?.put(flags);
     Ok(Outcome::Done)
-}
-
-/// cuMemHostRegister: what lies in the arena is registered already, the program's own memory cannot be shared yet.
-pub fn register(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
-    context::check()?;
-    if address == 0 || bytes == 0 {
-        return Err(CuResult::INVALID_VALUE);
-    }
-    match classify(address) {
-        Region::SharedHost if shared(address) => Err(CuResult::HOST_MEMORY_ALREADY_REGISTERED),
-        Region::SharedHost | Region::Device => Err(CuResult::INVALID_VALUE),
-        Region::ClientHost => Ok(Outcome::Refuse(Reason::HostRegister)),
-    }
-}
-
-/// cuMemHostUnregister: nothing that the program has was registered by it.
-pub fn unregister_program(address: u64) -> Result<(), CuResult> {
-    context::check()?;
-    if address == 0 {
-        return Err(CuResult::INVALID_VALUE);
-    }
-    Err(CuResult::HOST_MEMORY_NOT_REGISTERED)
 }

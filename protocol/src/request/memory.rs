@@ -44,6 +44,23 @@ pub enum MemoryRequest {
         /// Its size.
         bytes: u64,
     },
+    /// Map a memfd with the contents of the program's own memory at the address that it has there, and register it
+    /// (cuMemHostRegister).
+    HostShare {
+        /// Address, a multiple of the page size, outside both arenas.
+        address: u64,
+        /// Size in bytes, a multiple of the page size.
+        bytes: u64,
+        /// Tag of the memfd.
+        tag: Tag,
+        /// `CU_MEMHOSTREGISTER_*`.
+        flags: u32,
+    },
+    /// Undo [`MemoryRequest::HostShare`].
+    HostUnshare {
+        /// Its address.
+        address: u64,
+    },
     /// The program's own cuMemCreate. The executor sends the exported fd under `tag`.
     VmmCreate {
         /// The client's `CUmemGenericAllocationHandle`.

@@ -1,5 +1,8 @@
 //! Pinned host memory: the program's memfds, mapped here at the same address and registered with the driver.
 //!
+//! Memory that the program allocates pinned lies in the reserved arena. Memory of its own that it registers later lies where its
+//! allocator put it; the same address is usually free here, and where it is not, the program is told so.
+//!
 //! Copies may name host addresses inside these ranges only. The files are sealed against shrinking, so a range that is mapped stays
 //! readable whatever the program does.
 
@@ -8,7 +11,7 @@ use std::ffi::c_void;
 use std::os::fd::AsFd;
 
 use lightos_protocol::arena;
-use lightos_protocol::mapping::{Access, sealed_bytes};
+use lightos_protocol::mapping::{Access, Reservation, sealed_bytes};
 
 use super::Executor;
 use super::driver::{CuError, check, sys};
@@ -17,7 +20,15 @@ use super::driver::{CuError, check, sys};
 #[derive(Debug, Default)]
 pub(crate) struct HostMemory {
     ranges: BTreeMap<u64, u64>,
+    /// Those of them outside the arena.
+    shared: BTreeMap<u64, Reservation>,
 }
+
+/// Addresses that no program can have: the first page, and everything beyond the 47 bits of user space.
+const LOWEST_ADDRESS: u64 = 1 << 16;
+const USER_ADDRESSES: u64 = 1 << 47;
+/// Granularity of memory that is registered where it lies.
+const PAGE_BYTES: u64 = 4096;
 
 impl HostMemory {
     /// Whether all of `[address, address + bytes)` is pinned memory of one range.
@@ -66,6 +77,49 @@ impl Executor {
         check(unsafe { sys::cuMemHostUnregister(pointer(address)) })?;
         self.host.ranges.remove(&address);
         self.host_arena.unmap(address - arena::HOST_ARENA_BASE, bytes).map_err(|_| CuError::OPERATING_SYSTEM)
+    }
+}
+
+impl Executor {
+    pub(super) fn host_share(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        tag: u64,
+        flags: u32,
+    ) -> Result<(), CuError> {
+        let fd = self.fds.take(tag)?;
+        let aligned = bytes != 0 && bytes.is_multiple_of(PAGE_BYTES) && address.is_multiple_of(PAGE_BYTES);
+        if !aligned
+            || !(LOWEST_ADDRESS..USER_ADDRESSES).contains(&address)
+            || bytes > USER_ADDRESSES - address
+        {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if sealed_bytes(fd.as_fd()).map_err(|_| CuError::INVALID_VALUE)? < bytes {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // Nothing that this process has mapped, the arenas included, is ever replaced.
+        let place = Reservation::fixed(address, bytes).map_err(|error| {
+            tracing::info!(address, bytes, %error, "the address of registered memory is taken");
+            CuError::NOT_SUPPORTED
+        })?;
+        place.map(0, fd.as_fd(), 0, bytes, Access::ReadWrite).map_err(|_| CuError::OUT_OF_MEMORY)?;
+        register(address, bytes, flags)?;
+        self.host.ranges.insert(address, bytes);
+        self.host.shared.insert(address, place);
+        Ok(())
+    }
+
+    pub(super) fn host_unshare(&mut self, address: u64) -> Result<(), CuError> {
+        if !self.host.shared.contains_key(&address) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // SAFETY: the range was registered when it entered `shared`.
+        check(unsafe { sys::cuMemHostUnregister(pointer(address)) })?;
+        self.host.ranges.remove(&address);
+        self.host.shared.remove(&address);
+        Ok(())
     }
 }
 

@@ -31,6 +31,10 @@ impl Executor {
                 self.host_map(address, bytes, tag, flags)
             }
             MemoryRequest::HostUnmap { address, bytes } => self.host_unmap(address, bytes),
+            MemoryRequest::HostShare { address, bytes, tag, flags } => {
+                self.host_share(address, bytes, tag, flags)
+            }
+            MemoryRequest::HostUnshare { address } => self.host_unshare(address),
             MemoryRequest::VmmCreate { handle, bytes, location_type, location_id: _, flags, tag } => {
                 self.vmm_create(handle, bytes, location_type, flags, tag)
             }

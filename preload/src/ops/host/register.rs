@@ -1,0 +1,237 @@
+//! cuMemHostRegister: memory that the program got elsewhere becomes memory that both sides share.
+//!
+//! Its pages are replaced in place by those of a memfd with the same contents, which the executor maps at the same address, so that kernels
+//! and copies reach it there. That is sound for private anonymous memory from a page's start, which is how allocators
+//! for registered memory get theirs (XLA on a NUMA node does, for all of its host buffers). Everything else is refused: file
+//! mappings and shared memory have owners that would not notice, and the start of a page may hold another object. The last page is
+//! taken as a whole.
+//!
+//! What another thread writes to the range between the last copy and the replacement is lost; natively such a write would
+//! race with the registration, too, but would not be lost. When the program unregisters the range it becomes private memory
+//! again; until then a child process shares it instead of having a copy.
+
+use std::ffi::c_void;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use lightos_protocol::arena::{Region, classify};
+use lightos_protocol::mapping::{Access, Reservation, sealed_memfd};
+use lightos_protocol::request::{MemoryRequest, Request};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
+
+use crate::alloc::live::Kind;
+use crate::ops::memory::{LIVE, sidecar};
+use crate::ops::{context, stream};
+use crate::outcome::{Outcome, Reason};
+use crate::real;
+use crate::result::CuResult;
+
+/// `CU_MEMHOSTREGISTER_PORTABLE` | `_DEVICEMAP` | `_READ_ONLY`: what shared memory can have. `_IOMEMORY` is refused.
+const FLAGS: u32 = 1 | 2 | 8;
+const IO_MEMORY: u32 = 4;
+const PAGE_BYTES: u64 = 4096;
+/// Shows in `/proc/self/maps`.
+const FILE_NAME: &str = "lightos-registered";
+
+/// How many ranges are registered: copies look for them only if there are any.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether all of `[address, address + bytes)` lies in one registered range.
+pub fn is_registered(address: u64, bytes: u64) -> bool {
+    COUNT.load(Relaxed) != 0
+        && LIVE.covering(address, bytes).is_some_and(|found| matches!(found.kind, Kind::Registered { .. }))
+}
+
+/// cuMemHostRegister.
+pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcome, CuResult> {
+    context::check()?;
+    let address = pointer.expose_provenance() as u64;
+    if address == 0 || bytes == 0 || flags & !(FLAGS | IO_MEMORY) != 0 {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    let bytes = bytes as u64;
+    let end = address.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES));
+    let Some(end) = end else { return Err(CuResult::INVALID_VALUE) };
+    let taken = LIVE.find(address).is_some() || !LIVE.starting_in(address, bytes).is_empty();
+    match classify(address) {
+        _ if taken => return Err(CuResult::HOST_MEMORY_ALREADY_REGISTERED),
+        Region::Device | Region::SharedHost => return Err(CuResult::INVALID_VALUE),
+        Region::ClientHost => {}
+    }
+    let sharable = address.is_multiple_of(PAGE_BYTES) && flags & IO_MEMORY == 0;
+    if !sharable || !consists_of(mappings()?, address, end, Mapping::is_private_memory) {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
+    match share(address, end - address, flags) {
+        Err(CuResult::NOT_SUPPORTED) => return Ok(Outcome::Refuse(Reason::HostRegister)),
+        result => result?,
+    }
+    // SAFETY: the program's own range and flags; the pages behind it are now the shared ones.
+    let local = unsafe { real::cuMemHostRegister_v2(pointer, bytes as usize, flags) }.ok();
+    if let Err(error) = local {
+        let _ = sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address }));
+        return Err(error);
+    }
+    LIVE.insert(address, bytes, Kind::Registered { flags });
+    COUNT.fetch_add(1, Relaxed);
+    Ok(Outcome::Done)
+}
+
+/// Has the executor map and register a memfd at `address` and puts it in the place of this process's pages.
+fn share(address: u64, bytes: u64, flags: u32) -> Result<(), CuResult> {
+    let session = sidecar()?;
+    let fd = sealed_memfd(FILE_NAME, bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    let tag = session.next_tag();
+    session.send_fd(tag, fd.as_fd())?;
+    session.call(&Request::Memory(MemoryRequest::HostShare { address, bytes, tag, flags }))?;
+    replace(address, bytes, &fd).inspect_err(|_| {
+        let _ = session.call(&Request::Memory(MemoryRequest::HostUnshare { address }));
+    })
+}
+
+/// Maps the file over the range, with the same contents.
+fn replace(address: u64, bytes: u64, fd: &OwnedFd) -> Result<(), CuResult> {
+    let out_of_memory = |_| CuResult::OUT_OF_MEMORY;
+    let window = Reservation::anywhere(bytes).map_err(out_of_memory)?;
+    let copy = window.map(0, fd.as_fd(), 0, bytes, Access::ReadWrite).map_err(out_of_memory)?;
+    let (source, target) = (pointer(address), pointer(copy));
+    // SAFETY: `window` was mapped just now with this size; the source is readable and writable memory of the program over the whole
+    // range (checked in its mappings), which the program vouches for until this call returns. The replacement has the same
+    // contents, size and protection, so nobody who holds a pointer into the range can tell.
+    unsafe {
+        std::ptr::copy_nonoverlapping(source.cast::<u8>(), target.cast::<u8>(), bytes as usize);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        rustix::mm::mmap(source, bytes as usize, protection, MapFlags::SHARED | MapFlags::FIXED, fd, 0)
+    }
+    .map(drop)
+    .map_err(|_| CuResult::OUT_OF_MEMORY)
+}
+
+/// Makes the range private memory with the same contents again, if its pages are still the shared ones. Left as it is when memory
+/// is short: it goes on working.
+fn restore(address: u64, bytes: u64) {
+    let Ok(maps) = mappings() else { return };
+    let end = address + bytes;
+    if !consists_of(maps, address, end, |mapping| mapping.name.contains(FILE_NAME)) {
+        return;
+    }
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let source = pointer(address);
+    // SAFETY: the new mapping is ours until it moves over the range, whose contents it has by then; as in `replace`, nobody can tell.
+    unsafe {
+        let none = std::ptr::null_mut();
+        let Ok(copy) = rustix::mm::mmap_anonymous(none, bytes as usize, protection, MapFlags::PRIVATE) else {
+            return;
+        };
+        std::ptr::copy_nonoverlapping(source.cast::<u8>(), copy.cast::<u8>(), bytes as usize);
+        let flags = MremapFlags::MAYMOVE;
+        if rustix::mm::mremap_fixed(copy, bytes as usize, bytes as usize, flags, source).is_err() {
+            let _ = rustix::mm::munmap(copy, bytes as usize);
+        }
+    }
+}
+
+fn pointer(address: u64) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+/// cuMemHostUnregister. As natively, it waits for the context's work.
+pub fn unregister(pointer: *mut c_void) -> Result<(), CuResult> {
+    context::check()?;
+    let address = pointer.addr() as u64;
+    if address == 0 {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    let registered = |kind| matches!(kind, Kind::Registered { .. });
+    let found = LIVE.remove(address, registered).ok_or(CuResult::HOST_MEMORY_NOT_REGISTERED)?;
+    COUNT.fetch_sub(1, Relaxed);
+    stream::synchronize_context()?;
+    super::unpin(address);
+    sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address }))?;
+    restore(address, found.bytes.next_multiple_of(PAGE_BYTES));
+    Ok(())
+}
+
+/// What a line of `/proc/self/maps` says about a mapping.
+#[derive(Debug)]
+struct Mapping {
+    permissions: String,
+    inode: String,
+    name: String,
+}
+
+impl Mapping {
+    /// Private anonymous memory, readable and writable, apart from heap and stacks.
+    fn is_private_memory(&self) -> bool {
+        let anonymous = self.inode == "0" && (self.name.is_empty() || self.name.starts_with("[anon"));
+        self.permissions.starts_with("rw") && self.permissions.ends_with('p') && anonymous
+    }
+}
+
+fn mappings() -> Result<impl Iterator<Item = String>, CuResult> {
+    let file = File::open("/proc/self/maps").map_err(|_| CuResult::OPERATING_SYSTEM)?;
+    Ok(BufReader::new(file).lines().map_while(Result::ok))
+}
+
+/// Whether `[start, end)` is mapped without holes, and everywhere so that `fits` agrees. `maps` are lines of `/proc/self/maps`.
+fn consists_of(
+    maps: impl Iterator<Item = String>,
+    start: u64,
+    end: u64,
+    fits: impl Fn(&Mapping) -> bool,
+) -> bool {
+    let mut covered = start;
+    for line in maps {
+        let mut fields = line.split_ascii_whitespace();
+        let Some((from, to)) = fields.next().and_then(|range| range.split_once('-')) else { return false };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else {
+            return false;
+        };
+        if to <= covered {
+            continue;
+        }
+        let permissions = fields.next().unwrap_or_default().to_owned();
+        let inode = fields.nth(2).unwrap_or_default().to_owned();
+        let name = fields.next().unwrap_or_default().to_owned();
+        if from > covered || !fits(&Mapping { permissions, inode, name }) {
+            return false;
+        }
+        covered = to;
+        if covered >= end {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+55d000000000-55d000021000 rw-p 00000000 00:00 0                          [heap]
+7f0000000000-7f0000010000 rw-p 00000000 00:00 0
+7f0000010000-7f0000020000 rw-p 00000000 00:00 0                          [anon:buffer]
+7f0000020000-7f0000030000 r--p 00000000 00:00 0
+7f0000030000-7f0000040000 rw-s 00000000 00:01 1234                       /memfd:shared (deleted)
+7f0000040000-7f0000050000 rw-p 00001000 fe:00 99                         /lib/libc.so.6
+7f0000060000-7f0000070000 rw-p 00000000 00:00 0
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]";
+
+    #[test]
+    fn only_private_anonymous_memory_qualifies() {
+        let lines = || MAPS.lines().map(str::to_owned);
+        let check = |start, end| consists_of(lines(), start, end, Mapping::is_private_memory);
+        assert!(check(0x7f00_0000_0000, 0x7f00_0001_0000));
+        assert!(check(0x7f00_0000_8000, 0x7f00_0001_8000), "two neighbours");
+        assert!(!check(0x7f00_0001_8000, 0x7f00_0002_8000), "runs into read-only memory");
+        assert!(!check(0x7f00_0003_0000, 0x7f00_0003_1000), "shared");
+        assert!(!check(0x7f00_0004_0000, 0x7f00_0004_1000), "of a file");
+        assert!(!check(0x7f00_0005_f000, 0x7f00_0006_1000), "starts in a hole");
+        assert!(!check(0x7f00_0006_0000, 0x7f00_0007_1000), "ends in a hole");
+        assert!(!check(0x55d0_0000_0000, 0x55d0_0000_1000), "the heap");
+        assert!(!check(0x7ffc_0000_0000, 0x7ffc_0000_1000), "a stack");
+    }
+}
