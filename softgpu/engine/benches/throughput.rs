@@ -1,4 +1,5 @@
-//! Lane-instructions per second on one core: `taskset -c 0 cargo bench -p lightos-softgpu-engine`.
+//! Lane-instructions per second on one core: `taskset -c 0 cargo bench -p lightos-softgpu-engine [-- NAME]`. The first run of each
+//! kernel is not counted.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -33,11 +34,16 @@ fn arithmetic(body: &str) -> String {
 }
 
 fn measure(name: &str, program: &Program, kernel: &str, grid: [u32; 3], block: [u32; 3], params: &[u8]) {
+    if std::env::args().skip(1).any(|filter| !filter.starts_with('-') && !name.contains(&filter)) {
+        return;
+    }
     let cancel = AtomicBool::new(false);
     let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
     let grid = Grid { grid, block, dynamic_shared_bytes: 0, params, cooperative: false };
+    let run = || program.run(kernel, &grid, &environment).expect("the bench kernel runs");
+    run();
     let started = Instant::now();
-    let stats = program.run(kernel, &grid, &environment).expect("the bench kernel runs");
+    let stats = run();
     let seconds = started.elapsed().as_secs_f64();
     let rate = stats.lane_instructions as f64 / seconds / 1e6;
     println!("{name:<24} {rate:>9.0} M lane-instructions/s  {:>8.1} ms", seconds * 1e3);

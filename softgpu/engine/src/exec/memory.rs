@@ -165,7 +165,30 @@ impl Machine<'_> {
                 return Ok(addresses.map(|offset| offset.wrapping_add(base)));
             }
         }
+        if let space::LOCAL | space::FRAME = space {
+            let frame = if space == space::FRAME { u64::from(self.warp.path.local) } else { 0 };
+            let stride = u64::from(self.warp.local.stride);
+            if high.saturating_add(frame).saturating_add(u64::from(bytes)) <= stride {
+                let mut next = (self.warp.local.store.as_mut_ptr() as u64).wrapping_add(frame);
+                return Ok(addresses.map(|offset| {
+                    let host = next.wrapping_add(offset);
+                    next = next.wrapping_add(stride);
+                    host
+                }));
+            }
+        }
         self.resolve_each(op, addresses, mask, bytes)
+    }
+
+    /// Host address of `bytes` bytes of the parameter buffer from `op.extra`.
+    #[inline(always)]
+    pub fn resolve_param(&mut self, op: &Op, mask: u32, bytes: u32) -> Result<u64, Flow> {
+        let length = self.grid.params.len() as u64 * 8;
+        if op.extra & u64::from(bytes - 1) == 0 && op.extra < length && length - op.extra >= u64::from(bytes)
+        {
+            return Ok(self.grid.params.as_ptr() as u64 + op.extra);
+        }
+        self.resolve(op, mask, bytes).map(|hosts| hosts[mask.trailing_zeros() as usize])
     }
 
     /// The way for lanes in several ranges, and for ranges not seen yet.

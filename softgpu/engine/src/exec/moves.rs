@@ -10,7 +10,7 @@ use super::mbarrier;
 use super::memory::{COUNT_SHIFT, FENCE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space};
 use super::op::{Flow, Handler, Machine, NONE, Op};
 use super::operand::Address;
-use super::transfer::{Element, load, store};
+use super::transfer::{Element, load, load_param, store};
 use super::words::{Words, type_bytes};
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
@@ -170,21 +170,29 @@ pub fn dynamic_shared(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     Flow::Next
 }
 
+/// Chooses a generic handler by the element of a type.
+macro_rules! by_element {
+    ($ty:expr, $handler:ident) => {
+        match $ty {
+            Type::S8 => $handler::<i8>(),
+            Type::S16 => $handler::<i16>(),
+            Type::B128 => return unsupported("128-bit accesses of one register are not supported"),
+            _ => match type_bytes($ty) {
+                1 => $handler::<u8>(),
+                2 => $handler::<u16>(),
+                4 => $handler::<u32>(),
+                _ => $handler::<u64>(),
+            },
+        }
+    };
+}
+
 fn element(ty: Type, store_it: bool) -> Decoded<Handler> {
-    fn pick<E: Element>(store_it: bool) -> Handler {
-        if store_it { store::<E>() } else { load::<E>() }
-    }
-    Ok(match ty {
-        Type::S8 => pick::<i8>(store_it),
-        Type::S16 => pick::<i16>(store_it),
-        Type::B128 => return unsupported("128-bit accesses of one register are not supported"),
-        _ => match type_bytes(ty) {
-            1 => pick::<u8>(store_it),
-            2 => pick::<u16>(store_it),
-            4 => pick::<u32>(store_it),
-            _ => pick::<u64>(store_it),
-        },
-    })
+    Ok(if store_it { by_element!(ty, store) } else { by_element!(ty, load) })
+}
+
+fn param_element(ty: Type) -> Decoded<Handler> {
+    Ok(by_element!(ty, load_param))
 }
 
 /// Loads a parameter from the frame into a register.
@@ -245,7 +253,9 @@ fn transfer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, stor
     let (address, value) = if stores { (0, 1) } else { (1, 0) };
     let Address { base, offset, flags } = d.address(&i.operands[address], space)?;
     let flags = flags | if fence { FENCE } else { 0 } | (count - 1) << COUNT_SHIFT;
-    let op = Op { a: base, extra: offset, flags, ..Op::new(element(ty, stores)?) };
+    let uniform = !stores && base == NONE && flags & space::MASK == space::PARAM;
+    let run = if uniform { param_element(ty)? } else { element(ty, stores)? };
+    let op = Op { a: base, extra: offset, flags, ..Op::new(run) };
     let Operand::Vector(parts) = &i.operands[value] else {
         if count != 1 {
             return invalid("a vector access needs a vector operand");

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use super::lanes::{FULL, LANES, Longs, Words};
-use super::memory::{COUNT_SHIFT, FENCE, space};
-use super::op::{Flow, Handler, Machine, NONE, Op};
+use super::memory::{COUNT_SHIFT, FENCE};
+use super::op::{Flow, Handler, Machine, Op};
 
 /// A memory element: its size, and how it sits in a register.
 pub trait Element: Copy + Default + 'static {
@@ -67,15 +67,6 @@ pub fn load<E: Element>() -> Handler {
             Ok(hosts) => hosts,
             Err(flow) => return flow,
         };
-        if op.flags & space::MASK == space::PARAM && op.a == NONE {
-            let first = hosts[mask.trailing_zeros() as usize];
-            for k in 0..count {
-                // SAFETY: `resolve` has checked the range and alignment of all elements for the active lanes.
-                let value = unsafe { E::read(first + u64::from(k * E::BYTES)) };
-                E::commit(m, destination(m, op, count, k), &[value; LANES], mask);
-            }
-            return Flow::Next;
-        }
         for k in 0..count {
             let mut values = [E::Register::default(); LANES];
             let offset = u64::from(k * E::BYTES);
@@ -96,6 +87,24 @@ pub fn load<E: Element>() -> Handler {
         }
         if op.flags & FENCE != 0 {
             fence(Ordering::SeqCst);
+        }
+        Flow::Next
+    }
+    run::<E>
+}
+
+/// A kernel parameter at a fixed offset (`extra`): one read for all lanes. Operands as for [`load`].
+pub fn load_param<E: Element>() -> Handler {
+    fn run<E: Element>(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+        let count = (op.flags >> COUNT_SHIFT) + 1;
+        let first = match m.resolve_param(op, mask, E::BYTES * count) {
+            Ok(first) => first,
+            Err(flow) => return flow,
+        };
+        for k in 0..count {
+            // SAFETY: `resolve_param` has checked the range and alignment of all elements.
+            let value = unsafe { E::read(first + u64::from(k * E::BYTES)) };
+            E::commit(m, destination(m, op, count, k), &[value; LANES], mask);
         }
         Flow::Next
     }
