@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use lightos_softgpu_engine::profile::MAX_DEVICES;
@@ -68,7 +68,18 @@ struct Primary {
 static PRIMARY: [Mutex<Primary>; MAX_DEVICES] =
     [const { Mutex::new(Primary { context: None, references: 0, flags: 0, handle: 0 }) }; MAX_DEVICES];
 
+/// The default streams of one thread; they end with it, once their work is done.
+#[derive(Debug, Default)]
+struct ThreadStreams(Vec<Weak<Stream>>);
+
+impl Drop for ThreadStreams {
+    fn drop(&mut self) {
+        self.0.iter().filter_map(Weak::upgrade).for_each(|stream| stream.close());
+    }
+}
+
 thread_local! {
+    static THREAD_STREAMS: RefCell<ThreadStreams> = RefCell::default();
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
@@ -272,6 +283,8 @@ impl Context {
             return stream.clone();
         }
         let stream = Stream::new(self, Kind::PerThread, 0, 0);
+        THREAD_STREAMS.with_borrow_mut(|own| own.0.push(Arc::downgrade(&stream)));
+        streams.per_thread.retain(|(_, stream)| !stream.is_over());
         streams.per_thread.push((me, stream.clone()));
         stream
     }

@@ -277,6 +277,12 @@ impl Stream {
         self.pending().is_none() && !(self.kind == Kind::Legacy && blockers())
     }
 
+    /// True where the stream is closed and all its work is done.
+    pub(crate) fn is_over(&self) -> bool {
+        let closed = self.queue().closed;
+        closed && self.pending().is_none()
+    }
+
     /// Lets the thread end once the queue is empty.
     pub(crate) fn close(&self) {
         STREAMS.remove(self.handle);

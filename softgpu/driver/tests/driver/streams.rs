@@ -107,6 +107,37 @@ fn the_per_thread_variant_uses_the_threads_own_stream() {
 }
 
 #[test]
+fn the_default_streams_of_ended_threads_end_too() {
+    crate::support::in_own_process("streams::the_default_streams_of_ended_threads_end_too", || {
+        primary();
+        let word = std::ptr::from_ref(pinned::<AtomicU32>()) as u64;
+        for value in 0..40 {
+            let use_it = move || {
+                primary();
+                ok!(memset::cuMemsetD32Async(word, value, 1, 2));
+            };
+            std::thread::spawn(use_it).join().unwrap();
+        }
+        ok!(context::cuCtxSynchronize());
+        let servers = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            let name = |task: std::io::Result<std::fs::DirEntry>| {
+                std::fs::read_to_string(task.unwrap().path().join("comm"))
+            };
+            tasks
+                .map(name)
+                .filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("softgpu-str")))
+                .count()
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while servers() > 1 {
+            assert!(std::time::Instant::now() < deadline, "{} threads are left", servers());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
 fn events_order_streams_and_tell_time() {
     primary();
     let (first, second, word) = (new_stream(1), new_stream(1), pinned::<AtomicU32>());
