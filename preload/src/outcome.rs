@@ -104,7 +104,7 @@ reasons! {
     GraphNodeKind,
     /// A graph that is to be launched from the device.
     DeviceGraphLaunch,
-    /// Memory of the program itself (`cuMemHostRegister`) is not shared with the sidecar.
+    /// Memory given to `cuMemHostRegister` that cannot become shared where it lies (of a file, the heap, not at the start of a page).
     HostRegister,
 }
 
