@@ -43,9 +43,8 @@ static void check(int code, const char *what) {
     }
 }
 
-static const char ptx[] =
-    ".version 7.0\n.target sm_70\n.address_size 64\n"
-    ".visible .entry empty(.param .u64 a, .param .u32 b) { ret; }\n";
+static const char ptx[] = ".version 7.0\n.target sm_70\n.address_size 64\n"
+                          ".visible .entry empty(.param .u64 a, .param .u32 b) { ret; }\n";
 
 enum { ROUNDS = 21, BURST = 1000, STREAM = 20000, SYNCS = 500 };
 
@@ -62,8 +61,8 @@ int main(void) {
     int (*load)(void **, const void *) = driver("cuModuleLoadData");
     int (*get)(void **, void *, const char *) = driver("cuModuleGetFunction");
     int (*stream_create)(void **, unsigned) = driver("cuStreamCreate");
-    int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **) =
-        driver("cuLaunchKernel");
+    int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
+                  void **) = driver("cuLaunchKernel");
     int (*sync)(void *) = driver("cuStreamSynchronize");
     int (*query)(void *) = driver("cuStreamQuery");
     int (*event_create)(void **, unsigned) = driver("cuEventCreate");
@@ -80,17 +79,20 @@ int main(void) {
     unsigned long long a = 1;
     unsigned b = 2;
     void *params[] = {&a, &b};
-    for (int i = 0; i < 2000; i++) check(launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL), "cuLaunchKernel");
+    for (int i = 0; i < 2000; i++)
+        check(launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL), "cuLaunchKernel");
     check(sync(stream), "cuStreamSynchronize");
 
     double issue[ROUNDS], each[ROUNDS], both[ROUNDS], queries[ROUNDS], events[ROUNDS], records[ROUNDS];
     for (int r = 0; r < ROUNDS; r++) {
         double start = now_ns();
-        for (int i = 0; i < BURST; i++) launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
+        for (int i = 0; i < BURST; i++)
+            launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
         issue[r] = (now_ns() - start) / BURST;
         check(sync(stream), "cuStreamSynchronize");
         start = now_ns();
-        for (int i = 0; i < STREAM; i++) launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
+        for (int i = 0; i < STREAM; i++)
+            launch(function, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
         check(sync(stream), "cuStreamSynchronize");
         each[r] = (now_ns() - start) / STREAM;
         double single[SYNCS];
@@ -102,14 +104,17 @@ int main(void) {
         }
         both[r] = median(single, SYNCS);
         start = now_ns();
-        for (int i = 0; i < BURST; i++) query(stream);
+        for (int i = 0; i < BURST; i++)
+            query(stream);
         queries[r] = (now_ns() - start) / BURST;
         start = now_ns();
-        for (int i = 0; i < BURST; i++) record(event, stream);
+        for (int i = 0; i < BURST; i++)
+            record(event, stream);
         records[r] = (now_ns() - start) / BURST;
         check(sync(stream), "cuStreamSynchronize");
         start = now_ns();
-        for (int i = 0; i < BURST; i++) event_query(event);
+        for (int i = 0; i < BURST; i++)
+            event_query(event);
         events[r] = (now_ns() - start) / BURST;
     }
     printf("{\"issue_ns\": %.1f, \"end_to_end_ns\": %.1f, \"launch_sync_ns\": %.1f, \"stream_query_ns\": %.1f, "
