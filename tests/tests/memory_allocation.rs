@@ -207,3 +207,45 @@ fn stream_ordered_memory_is_reused_in_order() {
     });
     assert!(report["calls"]["cuMemAllocAsync"]["forwarded"].as_u64() >= Some(100), "{report:#}");
 }
+
+#[test]
+fn threads_allocate_and_free_at_once() {
+    let report = twice("threads_allocate_and_free_at_once", || {
+        start();
+        let mut context = ptr::null_mut();
+        // SAFETY: a valid out-pointer.
+        ok(unsafe { sys::cuCtxGetCurrent(&mut context) });
+        let context = context as usize;
+        let work = move |seed: u32| {
+            // SAFETY: the primary context, retained by the main thread; blocks are used by their own thread, until freed.
+            unsafe {
+                ok(sys::cuCtxSetCurrent(context as sys::CUcontext));
+                let mut stream = ptr::null_mut();
+                ok(sys::cuStreamCreate(&mut stream, 1));
+                for round in 0..60_u32 {
+                    let value = seed * 1000 + round;
+                    let words = 1 + (value as usize * 7919) % 50_000;
+                    let block = allocate(words * 4);
+                    let (mut pooled, mut pinned) = (0, ptr::null_mut());
+                    ok(sys::cuMemAllocAsync(&mut pooled, words * 4, stream));
+                    ok(sys::cuMemAllocHost_v2(&mut pinned, words * 4));
+                    ok(sys::cuMemsetD32Async(pooled, value, words, stream));
+                    ok(sys::cuMemcpyDtoDAsync_v2(block, pooled, words * 4, stream));
+                    ok(sys::cuMemFreeAsync(pooled, stream));
+                    ok(sys::cuMemcpyDtoHAsync_v2(pinned, block, words * 4, stream));
+                    ok(sys::cuStreamSynchronize(stream));
+                    let found = std::slice::from_raw_parts(pinned.cast::<u32>(), words);
+                    assert!(found.iter().all(|word| *word == value), "thread {seed}, round {round}");
+                    ok(sys::cuMemFreeHost(pinned));
+                    free(block);
+                }
+                ok(sys::cuStreamDestroy_v2(stream));
+            }
+        };
+        let threads: Vec<_> = (1..=6).map(|seed| std::thread::spawn(move || work(seed))).collect();
+        let finished: Vec<bool> = threads.into_iter().map(|thread| thread.join().is_ok()).collect();
+        vec![format!("{finished:?}")]
+    });
+    assert_eq!(report["memory"]["current_bytes"], 0, "everything was freed: {report:#}");
+    assert_eq!(report["sticky_error"], 0, "{report:#}");
+}
