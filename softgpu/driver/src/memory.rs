@@ -106,13 +106,17 @@ pub fn free(start: u64) -> Result {
     if start == 0 {
         return Ok(());
     }
-    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool(_));
-    if !SPACE.find(start).is_some_and(|range| range.start == start && freeable(&range)) {
-        return Err(Error::INVALID_VALUE);
-    }
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(_)))?;
     context.synchronize()?;
-    release_block(start, freeable).ok_or(Error::INVALID_VALUE)?.free();
+    finish_free(start);
     Ok(())
+}
+
+/// Marks an allocation of an accepted kind as freed; an error where none starts there or it has been freed before.
+fn claim(start: u64, accept: impl FnOnce(Kind) -> bool) -> Result {
+    let range = SPACE.find(start).filter(|range| range.start == start && accept(range.kind));
+    let first = range.is_some_and(|range| !range.is_freed.swap(true, Ordering::AcqRel));
+    if first { Ok(()) } else { Err(Error::INVALID_VALUE) }
 }
 
 fn release_block(start: u64, accept: impl FnOnce(&Range) -> bool) -> Option<Block> {
@@ -318,17 +322,13 @@ pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
 /// `cuMemFreeAsync`: address and memory live until the stream gets there.
 pub fn free_async(start: u64, stream: &Arc<Stream>) -> Result {
     context::healthy()?;
-    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Pool(_));
-    if !SPACE.find(start).is_some_and(|range| range.start == start && freeable(&range)) {
-        return Err(Error::INVALID_VALUE);
-    }
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(_)))?;
     stream.enqueue(Task::FreeAt(start)).map(drop)
 }
 
-/// The last step of a stream-ordered free.
+/// The last step of a free, for an allocation that was claimed.
 pub fn finish_free(start: u64) {
-    let freeable = |range: &Range| matches!(range.kind, Kind::Device | Kind::Pool(_));
-    if let Some(block) = release_block(start, freeable) {
+    if let Some(block) = release_block(start, |range| range.is_freed.load(Ordering::Acquire)) {
         block.free();
     }
 }

@@ -56,6 +56,8 @@ pub struct Range {
     pub id: u64,
     /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
     pub sync_memops: AtomicBool,
+    /// A stream-ordered free is queued: the memory is still there for work before it, but it cannot be freed again.
+    pub is_freed: AtomicBool,
 }
 
 impl Range {
@@ -64,7 +66,17 @@ impl Range {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let end = start + bytes.next_multiple_of(granularity);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Range { start, bytes, end, kind, device, context, id, sync_memops: AtomicBool::new(false) }
+        Range {
+            start,
+            bytes,
+            end,
+            kind,
+            device,
+            context,
+            id,
+            sync_memops: AtomicBool::new(false),
+            is_freed: AtomicBool::new(false),
+        }
     }
 }
 

@@ -199,6 +199,11 @@ fn pools_allocate_in_stream_order() {
         ok!(memory::cuPointerGetAttribute((&raw mut owner).cast(), 17, pointer));
         assert_eq!(owner, pool_handle);
         ok!(pool::cuMemFreeAsync(pointer, 0));
+        assert_eq!(
+            code!(pool::cuMemFreeAsync(pointer, 0)),
+            INVALID_VALUE,
+            "freed already, if not yet returned"
+        );
         ok!(cuda::api::context::cuCtxSynchronize());
         assert_eq!(code!(pool::cuMemFreeAsync(pointer, 0)), INVALID_VALUE);
         ok!(pool::cuMemPoolGetAttribute(pool_handle, 7, (&raw mut used).cast()));
