@@ -3,6 +3,15 @@
 //! A device address is a host virtual address of this process, so the interpreter reads and writes memory directly
 //! after asking [`Memory`] whether the range is device-accessible. Shared and local windows are generic addresses
 //! outside every host mapping.
+//!
+//! [`Program::load`] turns each function into a flat list of instructions, each with the handler that executes it for a
+//! whole warp (`decode`, `operand`, `cfg`, and one file per family of instructions). [`Program::run`] spreads the blocks
+//! of a grid over the cores (`grid`), lets the warps of a block take turns (`block`, `warp`) and follows the lanes of a
+//! warp where they part and meet (`path`). Registers are arrays of 32 lanes (`lanes`); `memory` checks every address.
+//!
+//! Threads: a grid runs on the thread that calls `run` and on scoped helpers that end with it; nothing outlives a call.
+//! A program is shared by any number of concurrent runs. No panic leaves `run`; what is not supported is a [`LoadError`],
+//! never a wrong result.
 
 mod alu_bits;
 mod alu_int;

@@ -1,8 +1,8 @@
 //! Control flow of a decoded function: branch targets, and where divergent lanes meet again.
 //!
 //! Lanes reconverge at the immediate post-dominator of the branch that parted them (Cooper, Harvey and Kennedy,
-//! "A Simple, Fast Dominance Algorithm", on the reversed graph). A guarded `ret` or `exit` only takes lanes away, so it
-//! is no edge: the others still meet where they would have met.
+//! "A Simple, Fast Dominance Algorithm", on the reversed graph). A guarded `ret` or `exit`, or a branch to a block that
+//! does nothing else, only takes lanes away, so it is no edge: the others still meet where they would have met.
 //!
 //! While decoding, a branch keeps label numbers in `extra` (or, for `brx`, in the side table); [`link`] turns them into
 //! program counters and stores the reconvergence point in `d`.
@@ -64,6 +64,20 @@ pub fn link(function: &mut Function, labels: &[u32]) -> Decoded {
             next.push(exit);
         }
         successors.push(next);
+    }
+    // A block that only returns takes lanes away, as a guarded `ret` does.
+    let leaves: Vec<bool> = (0..count)
+        .map(|index| {
+            let end = starts.get(index + 1).copied().unwrap_or(function.ops.len() as u32);
+            let (last, before) =
+                (&function.ops[end as usize - 1], &function.ops[starts[index] as usize..end as usize - 1]);
+            ends(last) && before.iter().all(|op| op.kind == Kind::Label)
+        })
+        .collect();
+    for next in &mut successors {
+        if next.iter().any(|&to| to == exit || !leaves[to as usize]) {
+            next.retain(|&to| to == exit || !leaves[to as usize]);
+        }
     }
     let meets = post_dominators(&successors, exit);
     for (index, _) in starts.iter().enumerate() {

@@ -73,18 +73,22 @@ fn label(d: &Decoder<'_, '_>, name: &str) -> Decoded<u32> {
 }
 
 pub fn reconverge(m: &mut Machine<'_>, _: &Op, _: u32) -> Flow {
-    if m.warp.path.rpc == m.warp.path.pc { m.warp.finish() } else { Flow::Next }
+    match m.warp.path {
+        path if path.rpc == path.pc => m.warp.finish(),
+        path if path.parent != NONE => m.warp.rejoin(),
+        _ => Flow::Next,
+    }
 }
 
 /// To program counter `extra`; lanes that part meet again at `d`.
 pub fn branch(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let warp = &mut *m.warp;
     let active = warp.path.mask;
-    if mask == active {
+    let next = warp.path.pc + 1;
+    if mask == active || op.extra as u32 == next {
         warp.path.pc = op.extra as u32;
         return Flow::Jump;
     }
-    let next = warp.path.pc + 1;
     warp.diverge(op.d, [(op.extra as u32, mask), (next, active & !mask)].into_iter())
 }
 

@@ -6,6 +6,7 @@ use lightos_kernels::ptx::ast::{self, Instruction, Operand, Space, Span, Stateme
 use rustc_hash::FxHashMap;
 
 use super::constants::ConstantPool;
+use super::lanes::Bases;
 use super::op::{Function, Handler, Kind, NEGATED, NONE, Op, Slot};
 use super::scope::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
@@ -13,6 +14,9 @@ use super::{
     alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, mbarrier,
     moves,
 };
+
+/// Most virtual registers of a bank in one function.
+const REGISTER_LIMIT: u32 = 1 << 18;
 
 /// Why an instruction was not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +119,13 @@ impl<'a, 'm> Decoder<'a, 'm> {
         if let Some(body) = &source.body {
             self.scope(body)?;
             self.finish_return().map_err(|e| (e, source.span))?;
+            let Bases { words, longs, predicates } = self.function.frame;
+            if words.max(longs).max(predicates) > REGISTER_LIMIT {
+                return Err((
+                    Reject::Unsupported("more registers than a thread has".to_owned()),
+                    source.span,
+                ));
+            }
             cfg::link(&mut self.function, &self.labels).map_err(|e| (e, source.span))?;
         }
         Ok(self.function)
@@ -204,7 +215,6 @@ impl<'a, 'm> Decoder<'a, 'm> {
                         let register = self.register(bank);
                         self.define(&variable.name, Local::Register(register));
                     }
-                    Some(count) if count > 1 << 20 => return unsupported("more registers than a thread has"),
                     Some(count) => {
                         let first = self.registers(bank, count);
                         self.innermost().ranges.insert(&variable.name, (bank, first, count));
@@ -315,7 +325,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
             Bank::Predicate => &mut frame.predicates,
         };
         let first = *next;
-        *next += count;
+        *next = next.saturating_add(count);
         first
     }
 

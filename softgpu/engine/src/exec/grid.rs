@@ -2,7 +2,7 @@
 //!
 //! The calling thread works on blocks itself and starts helpers only when the grid has turned out to be long enough to
 //! repay a thread's start. Blocks start in order of their index. A worker that finds its block unfinished after
-//! [`PATIENCE`] takes a further one beside it, so that blocks may wait for each other (software grid barriers); blocks
+//! [`PATIENCE`] takes further ones beside it, so that blocks may wait for each other (software grid barriers); blocks
 //! of a cooperative grid are all resident from the start.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

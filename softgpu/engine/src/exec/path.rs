@@ -206,6 +206,30 @@ impl Warp {
         self.switch()
     }
 
+    /// Ends the running path if it stands where a path above it, of the same call, is to meet others: its lanes wait
+    /// there. They come here on their own where a branch in between has an arm that returns.
+    pub fn rejoin(&mut self) -> Flow {
+        let Path { pc, depth, mask, parent, .. } = self.path;
+        let same_call = |index: u32| index != NONE && self.paths[index as usize].depth == depth;
+        let mut meeting = parent;
+        while same_call(meeting) && self.paths[meeting as usize].rpc != pc {
+            meeting = self.paths[meeting as usize].parent;
+        }
+        if !same_call(meeting) {
+            return Flow::Next;
+        }
+        let mut above = parent;
+        loop {
+            self.paths[above as usize].mask &= !mask;
+            if above == meeting {
+                break;
+            }
+            above = self.paths[above as usize].parent;
+        }
+        self.path.mask = 0;
+        self.finish()
+    }
+
     /// Goes on with another ready path. The running one must have been saved or freed.
     pub fn switch(&mut self) -> Flow {
         let count = self.paths.len() as u32;

@@ -71,6 +71,29 @@ fn early_return_leaves_the_others_running() {
 }
 
 #[test]
+fn lanes_meet_behind_a_region_that_some_return_from() {
+    let body = "
+        mov.u32 %r3, 0; setp.lt.u32 %p1, %r0, 20; @!%p1 bra JOIN;
+        and.b32 %r1, %r0, 1; setp.eq.u32 %p2, %r1, 0; @%p2 bra GONE;
+        and.b32 %r2, %r0, 2; setp.eq.u32 %p3, %r2, 0; @%p3 bra JOIN;
+        mov.u32 %r3, 5;
+    JOIN: activemask.b32 %r4; mov.b64 %rd1, {%r3, %r4}; st.global.u64 [%rd0], %rd1;
+    GONE: ret;";
+    for (lane, got) in results(body, 32).into_iter().enumerate() {
+        let expected = match lane {
+            0..20 if lane & 1 == 0 => 0,
+            0..20 if lane & 2 != 0 => 5 | 0xfffa_aaaa << 32,
+            _ => 0xfffa_aaaa << 32,
+        };
+        assert_eq!(got, expected, "lane {lane}");
+    }
+    // A branch to the next instruction parts nobody.
+    let body = "setp.lt.u32 %p1, %r0, 5; @%p1 bra NEXT; NEXT: activemask.b32 %r1; cvt.u64.u32 %rd1, %r1;
+        st.global.u64 [%rd0], %rd1; ret;";
+    assert_eq!(results(body, 32), vec![0xffff_ffff; 32]);
+}
+
+#[test]
 fn switch_by_table() {
     let body = "
         and.b32 %r1, %r0, 3;

@@ -223,6 +223,8 @@ fn what_is_not_supported_is_named() {
     );
     let error = device.load(&kernel("add.u32 %r1, %r2, %rd1; mul.u32 %r1, %r2, %r3; ret;")).unwrap_err();
     assert!(!error.unsupported, "{}", error.log);
+    let error = device.load(&kernel(".reg .b32 %many<4000000000>; ret;")).unwrap_err();
+    assert!(error.log.contains("more registers"), "{}", error.log);
     assert!(!device.load("this is not PTX").unwrap_err().unsupported);
 }
 
