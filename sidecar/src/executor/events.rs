@@ -28,7 +28,11 @@ impl Events {
         let mut raw = std::ptr::null_mut();
         // SAFETY: `raw` is a valid out-pointer; the context is current on the ring thread.
         check(unsafe { sys::cuEventCreate(&mut raw, flags & EVENT_FLAGS) })?;
-        self.table.insert(handle, raw);
+        if let Some(old) = self.table.insert(handle, raw) {
+            // The program's context was reset, which ended the event of this handle without a call.
+            // SAFETY: the handle was ours and has just left the table.
+            check(unsafe { sys::cuEventDestroy_v2(old) })?;
+        }
         Ok(())
     }
 

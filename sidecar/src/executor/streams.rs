@@ -83,7 +83,11 @@ impl Streams {
         let mut raw = std::ptr::null_mut();
         // SAFETY: `raw` is a valid out-pointer; flags and priority are plain numbers.
         check(unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags & STREAM_FLAGS, priority) })?;
-        self.table.insert(handle, Stream { raw, used: false });
+        if let Some(old) = self.table.insert(handle, Stream { raw, used: false }) {
+            // The program's context was reset, which ended the stream of this handle without a call.
+            // SAFETY: the handle was ours and has just left the table.
+            check(unsafe { sys::cuStreamDestroy_v2(old.raw) })?;
+        }
         Ok(())
     }
 

@@ -179,8 +179,16 @@ fn set_attribute(node: sys::CUgraphNode, attribute: &NodeAttribute) -> Result<()
     let id = unsafe { std::mem::transmute::<u32, sys::CUlaunchAttributeID>(attribute.id) };
     // SAFETY: the union is 64 bytes of plain data, and any bytes are valid in its first member.
     let value = unsafe { std::mem::transmute::<[u8; 64], sys::CUlaunchAttributeValue>(value) };
-    // SAFETY: the node is live and the value valid for the call.
-    check(unsafe { sys::cuGraphKernelNodeSetAttribute(node, id, &value) })
+    let mut current = sys::CUlaunchAttributeValue { pad: [0; 64] };
+    // SAFETY: the node is live and both values are valid for the calls; the driver fills the union's bytes, all of which were initialised.
+    unsafe {
+        // What the node has already is not set: a device without the feature refuses even its default.
+        let known = check(sys::cuGraphKernelNodeGetAttribute(node, id, &mut current)).is_ok();
+        if known && current.pad == value.pad {
+            return Ok(());
+        }
+        check(sys::cuGraphKernelNodeSetAttribute(node, id, &value))
+    }
 }
 
 /// A graph and its nodes, in the order of the description.
