@@ -81,6 +81,16 @@ fn main() {
     let program = load(lightos_kernels::sgemm::PTX);
     measure("sgemm 256", &program, lightos_kernels::sgemm::ENTRY, sgemm.grid, sgemm.block, &params);
 
+    let empty = load(&format!("{HEADER}.visible .entry k() {{ ret; }}"));
+    let cancel = AtomicBool::new(false);
+    let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
+    let grid =
+        Grid { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0, params: &[], cooperative: false };
+    let (started, launches) = (Instant::now(), 100_000);
+    for _ in 0..launches {
+        empty.run("k", &grid, &environment).expect("the empty kernel runs");
+    }
+    println!("empty kernel {:>31.2} us", started.elapsed().as_secs_f64() * 1e6 / f64::from(launches));
     let add = load(lightos_kernels::vector_add::PTX);
     let count = 1u32 << 20;
     let vectors = vec![0f32; 3 << 20];

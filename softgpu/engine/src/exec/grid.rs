@@ -6,8 +6,8 @@
 //! of a cooperative grid are all resident from the start.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,9 @@ struct Work<'a> {
 /// Runs all blocks.
 pub fn run(grid: &GridRun<'_>, cooperative: bool) -> Result<RunStats, Fault> {
     let blocks = grid.grid.iter().map(|&n| u64::from(n)).product::<u64>();
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    // Asked once: the answer takes reading several files of the control group.
+    static CORES: OnceLock<u64> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
     let work = Work {
         grid,
         cooperative,
