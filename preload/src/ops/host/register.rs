@@ -4,7 +4,7 @@
 //! and copies reach it there. That is sound for private anonymous memory from a page's start, which is how allocators
 //! for registered memory get theirs (XLA on a NUMA node does, for all of its host buffers). Everything else is refused: file
 //! mappings and shared memory have owners that would not notice, and the start of a page may hold another object. The last page is
-//! taken as a whole.
+//! taken as a whole, except in the heap, where only whole pages are accepted.
 //!
 //! What another thread writes to the range between the last copy and the replacement is lost; natively such a write would
 //! race with the registration, too, but would not be lost. When the program unregisters the range it becomes private memory
@@ -61,7 +61,9 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
         Region::ClientHost => {}
     }
     let sharable = address.is_multiple_of(PAGE_BYTES) && flags & IO_MEMORY == 0;
-    if !sharable || !consists_of(mappings()?, address, end, Mapping::is_private_memory) {
+    let whole_pages = end - address == bytes;
+    let fits = |mapping: &Mapping| mapping.is_private_memory(whole_pages);
+    if !sharable || !consists_of(mappings()?, address, end, fits) {
         return Ok(Outcome::Refuse(Reason::HostRegister));
     }
     match share(address, end - address, flags) {
@@ -163,9 +165,12 @@ struct Mapping {
 }
 
 impl Mapping {
-    /// Private anonymous memory, readable and writable, apart from heap and stacks.
-    fn is_private_memory(&self) -> bool {
-        let anonymous = self.inode == "0" && (self.name.is_empty() || self.name.starts_with("[anon"));
+    /// Private anonymous memory, readable and writable, apart from stacks. In the heap only `whole_pages`, because there the rest of a
+    /// page is another object.
+    fn is_private_memory(&self, whole_pages: bool) -> bool {
+        let known =
+            self.name.is_empty() || self.name.starts_with("[anon") || (whole_pages && self.name == "[heap]");
+        let anonymous = self.inode == "0" && known;
         self.permissions.starts_with("rw") && self.permissions.ends_with('p') && anonymous
     }
 }
@@ -223,7 +228,10 @@ mod tests {
     #[test]
     fn only_private_anonymous_memory_qualifies() {
         let lines = || MAPS.lines().map(str::to_owned);
-        let check = |start, end| consists_of(lines(), start, end, Mapping::is_private_memory);
+        let covered = |start, end, whole: bool| {
+            consists_of(lines(), start, end, |mapping| mapping.is_private_memory(whole))
+        };
+        let check = |start, end| covered(start, end, false);
         assert!(check(0x7f00_0000_0000, 0x7f00_0001_0000));
         assert!(check(0x7f00_0000_8000, 0x7f00_0001_8000), "two neighbours");
         assert!(!check(0x7f00_0001_8000, 0x7f00_0002_8000), "runs into read-only memory");
@@ -232,6 +240,7 @@ mod tests {
         assert!(!check(0x7f00_0005_f000, 0x7f00_0006_1000), "starts in a hole");
         assert!(!check(0x7f00_0006_0000, 0x7f00_0007_1000), "ends in a hole");
         assert!(!check(0x55d0_0000_0000, 0x55d0_0000_1000), "the heap");
+        assert!(covered(0x55d0_0000_0000, 0x55d0_0000_1000, true), "whole pages of the heap");
         assert!(!check(0x7ffc_0000_0000, 0x7ffc_0000_1000), "a stack");
     }
 }
