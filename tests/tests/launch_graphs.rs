@@ -347,13 +347,14 @@ fn mistakes_in_a_capture_are_reported_as_natively() {
                     if query { sys::cuEventQuery(captured) } else { sys::cuEventSynchronize(captured) };
                 notes.code("a captured event", code);
                 notes.code("afterwards", sys::cuStreamEndCapture(own, &mut graph));
+                notes.code("after the capture", sys::cuEventQuery(captured));
                 ok(sys::cuEventRecord(captured, own));
                 notes.code("recorded again", sys::cuEventSynchronize(captured));
             }
             notes.code("null exec", sys::cuGraphLaunch(null_mut(), own));
             notes.code("null graph", sys::cuGraphInstantiateWithFlags(&mut null_mut(), null_mut(), 0));
             ok(sys::cuStreamBeginCapture_v2(own, MODE));
-            let mut wrong = [null_mut::<c_void>(); 0];
+            let mut wrong: [*mut c_void; 0] = [];
             notes.code("impossible launch", launch(add, 4096, own, &mut wrong));
             let _ = sys::cuStreamEndCapture(own, &mut graph);
         }

@@ -40,8 +40,9 @@ static SPARE: Mutex<Vec<&'static Event>> = Mutex::new(Vec::new());
 const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
 
 impl Event {
+    /// Whether the local driver has the event's latest record, even after that capture has ended.
     fn is_captured(&self) -> bool {
-        capture::active() && self.captured.load(Relaxed)
+        self.captured.load(Relaxed)
     }
 
     /// The next record is a graph's.
