@@ -48,6 +48,7 @@ mod scope;
 mod special;
 mod transfer;
 mod warp;
+mod wmma;
 mod words;
 
 use std::sync::atomic::AtomicBool;

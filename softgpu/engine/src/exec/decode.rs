@@ -12,7 +12,7 @@ use super::scope::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
 use super::{
     alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, mbarrier,
-    moves,
+    moves, wmma,
 };
 
 /// Most virtual registers of a bank in one function.
@@ -268,6 +268,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
             | "nanosleep" | "pmevent" | "griddepcontrol" | "setmaxnreg" => control::decode(d, i, &words),
             "call" | "ret" => call::decode(d, i, &words),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => collective::decode(d, i, &words),
+            "wmma" => wmma::decode(d, i, &words),
             "mbarrier" => mbarrier::decode(d, i, &words),
             "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => matrix::decode(d, i, &words),
             _ => unsupported(""),

@@ -113,7 +113,7 @@ fn multiply<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
 }
 
 /// A matrix element of 16 bits or less, or f32, as f64 (exact).
-fn value(bits: u32, ty: Type) -> f64 {
+pub fn value(bits: u32, ty: Type) -> f64 {
     match ty {
         Type::F16 => f16::from_bits(bits as u16).to_f64(),
         Type::BF16 => bf16::from_bits(bits as u16).to_f64(),

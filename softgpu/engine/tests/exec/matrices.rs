@@ -91,3 +91,38 @@ fn asynchronous_copies_have_landed_after_the_wait() {
         assert_eq!(got, (tid * 4 + 3) | (tid * 4) << 32);
     }
 }
+
+#[test]
+fn fragments_load_multiply_and_store() {
+    // d = a b + c with a row-major, b column-major, rows 24 elements apart, and d stored by columns.
+    let registers = |prefix: &str| (0..8).map(|k| format!("%{prefix}{k}")).collect::<Vec<_>>().join(", ");
+    let (a, b, c) = (registers("x"), registers("y"), registers("z"));
+    let ptx = kernel(&format!(
+        ".reg .b32 %x<8>; .reg .b32 %y<8>; .reg .f32 %z<8>;
+        ld.param.u64 %rd1, [in]; add.u64 %rd2, %rd1, 768; add.u64 %rd3, %rd1, 1536; add.u64 %rd4, %rd1, 2560;
+        wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {{{a}}}, [%rd1], 24;
+        wmma.load.b.sync.aligned.col.m16n16k16.global.f16 {{{b}}}, [%rd2], 24;
+        wmma.load.c.sync.aligned.row.m16n16k16.global.f32 {{{c}}}, [%rd3], 16;
+        wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {{{c}}}, {{{a}}}, {{{b}}}, {{{c}}};
+        wmma.store.d.sync.aligned.col.m16n16k16.global.f32 [%rd4], {{{c}}}, 16; ret;"
+    ));
+    let device = Device::default();
+    let program = device.load(&ptx).unwrap();
+    let half = |v: i32| f16::from_f32(v as f32).to_bits();
+    let mut data = vec![0u8; 3584];
+    let mut put = |at: usize, bytes: &[u8]| data[at..at + bytes.len()].copy_from_slice(bytes);
+    for i in 0..16 {
+        for j in 0..16 {
+            put((i * 24 + j) * 2, &half(small(i, j, 1)).to_le_bytes());
+            put(768 + (j * 24 + i) * 2, &half(small(i, j, 5)).to_le_bytes());
+            put(1536 + (i * 16 + j) * 4, &(small(i, j, 2) as f32).to_le_bytes());
+        }
+    }
+    let input = device.upload(&data);
+    device.run(&program, "k", shape(1, 32), &[input, input]).unwrap();
+    for (e, got) in device.download::<f32>(input + 2560, 256).into_iter().enumerate() {
+        let (row, column) = (e % 16, e / 16);
+        let sum: i32 = (0..16).map(|k| small(row, k, 1) * small(k, column, 5)).sum();
+        assert_eq!(got, (sum + small(row, column, 2)) as f32, "({row}, {column})");
+    }
+}
