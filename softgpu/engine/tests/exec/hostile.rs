@@ -13,30 +13,60 @@ const BODY: &str = "
     { .param .b32 a; st.param.b32 [a], %r0; ld.param.b32 %r8, [a]; } st.local.u64 [own+8], %rd2; div.s32 %r9, %r8, %r7;
     cvt.rzi.s32.f64 %r9, %d1; bfe.u32 %r9, %r9, %r8, %r7; setp.lt.and.f32 %p2|%p3, %f1, %f2, %p1; ret;";
 
-#[test]
-fn damaged_programs_neither_panic_nor_hang() {
-    let text = kernel(BODY);
-    let pieces: Vec<&str> = text.split_inclusive([' ', ',', ';', '.', '{', '[']).collect();
+/// Numbers below a bound, the same in every run.
+fn noise() -> impl FnMut(usize) -> usize {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = |bound: usize| {
+    move |bound| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         (state % bound as u64) as usize
-    };
+    }
+}
+
+/// The text of `pieces` with one or two of them replaced, dropped or added.
+fn damaged(pieces: &[&str], next: &mut impl FnMut(usize) -> usize) -> String {
+    let mut changed = pieces.to_vec();
+    for _ in 0..=next(2) {
+        let at = next(changed.len());
+        match next(3) {
+            0 => changed[at] = pieces[next(pieces.len())],
+            1 => changed[at] = "",
+            _ => changed.insert(at, pieces[next(pieces.len())]),
+        }
+    }
+    changed.concat()
+}
+
+#[test]
+fn damaged_compiler_output_loads_or_is_refused() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernels/tests/fixtures");
+    let mut next = noise();
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "ptx") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pieces: Vec<&str> = text.split_inclusive([' ', '\t', ',', ';', '.', '{', '[']).collect();
+        for _ in 0..40 {
+            loaded += usize::from(Device::default().load(&damaged(&pieces, &mut next)).is_ok());
+        }
+    }
+    assert!(loaded > 100, "only {loaded} of the damaged modules loaded");
+}
+
+#[test]
+fn damaged_programs_neither_panic_nor_hang() {
+    let text = kernel(BODY);
+    let pieces: Vec<&str> = text.split_inclusive([' ', ',', ';', '.', '{', '[']).collect();
+    let mut next = noise();
     let mut ran = 0;
     for _ in 0..3000 {
-        let mut changed = pieces.clone();
-        for _ in 0..=next(2) {
-            let at = next(changed.len());
-            match next(3) {
-                0 => changed[at] = pieces[next(pieces.len())],
-                1 => changed[at] = "",
-                _ => changed.insert(at, pieces[next(pieces.len())]),
-            }
-        }
+        let text = damaged(&pieces, &mut next);
         let device = Device::default();
-        let Ok(program) = device.load(&changed.concat()) else { continue };
+        let Ok(program) = device.load(&text) else { continue };
         if program.kernel("k").is_none() {
             continue;
         }
@@ -49,7 +79,7 @@ fn damaged_programs_neither_panic_nor_hang() {
                 std::thread::yield_now();
             }
             device.cancel.store(true, Ordering::Relaxed);
-            assert!(run.join().is_ok(), "a panic from:\n{}", changed.concat());
+            assert!(run.join().is_ok(), "a panic from:\n{text}");
         });
     }
     assert!(ran > 300, "only {ran} of the damaged programs loaded");
