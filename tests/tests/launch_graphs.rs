@@ -351,6 +351,11 @@ fn mistakes_in_a_capture_are_reported_as_natively() {
                 ok(sys::cuEventRecord(captured, own));
                 notes.code("recorded again", sys::cuEventSynchronize(captured));
             }
+            let outside = event(2);
+            ok(sys::cuEventRecord(outside, stream(1)));
+            ok(sys::cuStreamBeginCapture_v2(own, MODE));
+            notes.code("an event from outside", sys::cuStreamWaitEvent(own, outside, 0));
+            notes.code("afterwards", sys::cuStreamEndCapture(own, &mut graph));
             notes.code("null exec", sys::cuGraphLaunch(null_mut(), own));
             notes.code("null graph", sys::cuGraphInstantiateWithFlags(&mut null_mut(), null_mut(), 0));
             ok(sys::cuStreamBeginCapture_v2(own, MODE));

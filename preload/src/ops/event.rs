@@ -8,12 +8,13 @@ use super::{context, stream};
 use crate::edge::Out;
 use crate::handles::Handles;
 use crate::outcome::{Outcome, Reason};
+use crate::real;
 use crate::result::CuResult;
 use crate::session::{Session, session};
 use lightos_protocol::record::{EventRecord, Op, StreamWaitEvent};
 use lightos_protocol::request::{Reply, Request, StreamRequest};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What the shim knows about an event.
@@ -191,6 +192,25 @@ pub fn elapsed(out: Out<f32>, start: u64, end: u64) -> Outcome {
     run().into()
 }
 
+/// Tells the local driver that an event was recorded outside any capture, so that it refuses to let a capture depend on it. Only the
+/// executor has seen the record itself.
+#[cold]
+fn record_locally(event: u64) {
+    /// `CU_STREAM_NON_BLOCKING`.
+    const NON_BLOCKING: u32 = 1;
+    static ELSEWHERE: OnceLock<u64> = OnceLock::new();
+    let stream = *ELSEWHERE.get_or_init(|| {
+        let mut stream = 0;
+        // SAFETY: a valid out-parameter.
+        unsafe { real::cuStreamCreate(&mut stream, NON_BLOCKING) };
+        stream
+    });
+    if stream != 0 {
+        // SAFETY: the event is known, the stream our own. If it fails, the capture gets a dependency on an event without a record.
+        unsafe { real::cuEventRecord(event, stream) };
+    }
+}
+
 /// cuStreamWaitEvent.
 pub fn wait(stream: u64, event: u64, flags: u32, local: impl FnOnce() -> CuResult) -> Outcome {
     /// `CU_EVENT_WAIT_EXTERNAL`.
@@ -200,7 +220,13 @@ pub fn wait(stream: u64, event: u64, flags: u32, local: impl FnOnce() -> CuResul
         return UNKNOWN;
     }
     // A captured event draws the stream into the capture.
-    if known.is_captured() || captures(stream) {
+    if known.is_captured() {
+        return capture::PASS;
+    }
+    if captures(stream) {
+        if known.state.load(Relaxed) != NEVER {
+            record_locally(event);
+        }
         return capture::PASS;
     }
     let run = || {
