@@ -43,14 +43,20 @@ pub fn run(options: &Options) -> Result<()> {
     let mut sidecar = Sidecar::start(&installed, &socket, softgpu)?;
     let mut rows = Vec::new();
     for program in PROGRAMS {
-        eprint!("running {program} …\r");
+        eprintln!("running {program} …");
         let binary = artefacts.join(program);
         let report = scratch.path().join(format!("{program}.json"));
         let (mut native, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds.max(1) {
             native.push(execute(Command::new(&binary), library_path.as_deref())?);
             let mut command = Command::new(installed.join("lightos"));
-            command.args(["run", "--socket"]).arg(&socket).arg("--report").arg(&report).arg("--").arg(&binary);
+            command
+                .args(["run", "--socket"])
+                .arg(&socket)
+                .arg("--report")
+                .arg(&report)
+                .arg("--")
+                .arg(&binary);
             ours.push(execute(command, library_path.as_deref())?);
         }
         rows.push(row(program, &native, &ours, &report)?);
@@ -127,10 +133,7 @@ fn median_ms(runs: &[Run]) -> f64 {
     let mut times: Vec<f64> = runs
         .iter()
         .map(|run| {
-            run.fields
-                .get("ms")
-                .and_then(|ms| ms.parse().ok())
-                .unwrap_or(run.wall.as_secs_f64() * 1e3)
+            run.fields.get("ms").and_then(|ms| ms.parse().ok()).unwrap_or(run.wall.as_secs_f64() * 1e3)
         })
         .collect();
     times.sort_by(f64::total_cmp);
