@@ -24,8 +24,13 @@ HERE = Path(__file__).resolve().parent
 
 
 def gpu_name() -> str:
-    done = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True)
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout else "unknown"
+    """Name and driver of the first GPU as nvidia-smi gives them; "unknown" where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return lines[0].strip() if lines else "unknown"
 
 
 def cases_of(suite: str) -> list[str]:
