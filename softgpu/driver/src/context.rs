@@ -292,12 +292,14 @@ impl Context {
     /// Adds a stream that the program created.
     pub fn add_stream(self: &Arc<Self>, flags: u32, priority: i32) -> Arc<Stream> {
         let stream = Stream::new(self, Kind::Created, flags, priority);
+        self.forget_ended_streams();
         self.streams().created.push(stream.clone());
         stream
     }
 
-    pub fn forget_stream(&self, handle: u64) {
-        self.streams().created.retain(|stream| stream.handle != handle);
+    /// Drops destroyed streams whose work is done; until then the context waits for them and orders against them.
+    pub fn forget_ended_streams(&self) {
+        self.streams().created.retain(|stream| !stream.is_over());
     }
 
     /// Every stream that has been used.

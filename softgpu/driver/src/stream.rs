@@ -58,7 +58,14 @@ impl Timeline {
     }
 
     fn advance(&self, position: u64) {
-        *self.lock() = position;
+        self.advance_with(position, || ());
+    }
+
+    /// Completes a task whose end others can see: who sees `signal` and asks the stream then, finds it as far.
+    fn advance_with(&self, position: u64, signal: impl FnOnce()) {
+        let mut completed = self.lock();
+        signal();
+        *completed = position;
         self.moved.notify_all();
     }
 
@@ -130,8 +137,8 @@ pub fn destroy(handle: u64) -> Result {
     let stream = STREAMS.get(handle).ok_or(Error::INVALID_HANDLE)?;
     capture::leave(&stream);
     STREAMS.remove(handle);
-    stream.context.forget_stream(handle);
     stream.close();
+    stream.context.forget_ended_streams();
     Ok(())
 }
 
@@ -308,8 +315,13 @@ impl Stream {
             for (timeline, position) in &item.after {
                 timeline.wait(*position);
             }
-            item.task.run(&self.context);
-            self.timeline.advance(item.position);
+            match item.task {
+                Task::Record(marker) => self.timeline.advance_with(item.position, || marker.pass()),
+                task => {
+                    task.run(&self.context);
+                    self.timeline.advance(item.position);
+                }
+            }
         }
     }
 }

@@ -214,3 +214,31 @@ fn host_functions_may_not_call_cuda() {
     ok!(stream::cuStreamSynchronize(handle));
     assert_eq!(result, 800);
 }
+
+#[test]
+fn a_synchronised_context_has_done_the_work_of_destroyed_streams() {
+    primary();
+    let (gate, handle) = (pinned::<AtomicBool>(), new_stream(1));
+    block(handle, gate);
+    let word = pinned::<AtomicU32>();
+    ok!(stream::cuStreamWriteValue32_v2(handle, std::ptr::from_ref(word) as u64, 7, 0));
+    ok!(stream::cuStreamDestroy_v2(handle));
+    let opener = std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(50));
+        gate.store(true, Ordering::Release);
+    });
+    ok!(context::cuCtxSynchronize());
+    assert_eq!(word.load(Ordering::Acquire), 7);
+    opener.join().unwrap();
+}
+
+#[test]
+fn a_stream_is_idle_once_its_last_event_was_passed() {
+    primary();
+    let (handle, marker) = (new_stream(1), new_event(0));
+    for _ in 0..2000 {
+        ok!(event::cuEventRecord(marker, handle));
+        ok!(event::cuEventSynchronize(marker));
+        ok!(stream::cuStreamQuery(handle));
+    }
+}
