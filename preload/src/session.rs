@@ -152,6 +152,16 @@ impl Session {
         self.producer.send(payload, 0, rest).map_err(|error| self.push_error(error))
     }
 
+    /// As [`Session::send`], but waits for what the executor's driver says of it. An error that does not break the context
+    /// is the call's alone.
+    pub fn ask<T: Payload>(&self, payload: &T, rest: &[&[u8]]) -> Result<(), CuResult> {
+        self.check()?;
+        self.answered(|reply| {
+            self.producer.send(payload, reply, rest).map_err(|error| self.push_error(error))
+        })
+        .map(drop)
+    }
+
     /// A cold call whose outcome is not waited for: an error becomes the session's sticky error.
     pub fn cast(&self, request: &Request) -> Result<(), CuResult> {
         self.check()?;
@@ -161,17 +171,23 @@ impl Session {
     /// A cold call, in program order with everything else; waits for the answer.
     pub fn call(&self, request: &Request) -> Result<Reply, CuResult> {
         self.check()?;
+        let payload = self.answered(|reply| self.push_request(request, reply))?;
+        if payload.is_empty() {
+            return Ok(Reply::Done);
+        }
+        codec::decode(&payload).map_err(|_| CuResult::UNKNOWN)
+    }
+
+    /// Pushes a record with a reply slot and waits for the answer's payload.
+    fn answered(&self, push: impl FnOnce(u32) -> Result<(), CuResult>) -> Result<Vec<u8>, CuResult> {
         let Some(ticket) = self.pages.replies().claim(|| self.is_over()) else { return Err(self.end()) };
-        if let Err(error) = self.push_request(request, ticket.reply()) {
+        if let Err(error) = push(ticket.reply()) {
             ticket.cancel();
             return Err(error);
         }
         let answer = ticket.wait(|| self.is_over()).ok_or_else(|| self.end())?;
         CuResult(answer.result).ok()?;
-        if answer.payload.is_empty() {
-            return Ok(Reply::Done);
-        }
-        codec::decode(&answer.payload).map_err(|_| CuResult::UNKNOWN)
+        Ok(answer.payload)
     }
 
     /// As [`Session::call`], for a request that the executor answers with a file descriptor under `tag`.

@@ -212,6 +212,17 @@ fn launches_with_attributes_and_cooperative_ones() {
                 sys::cuLaunchCooperativeKernel(add, 1 << 20, 1, 1, 1024, 1, 1, 0, own, params.as_mut_ptr()),
             );
             ok(sys::cuStreamSynchronize(own));
+            // Refused by the driver at the launch; the context lives on.
+            attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            attribute.value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+            for (grid, cluster) in [(2, 0), (2, 3), (64, 64)] {
+                config.gridDimX = grid;
+                attribute.value.clusterDim.x = cluster;
+                (attribute.value.clusterDim.y, attribute.value.clusterDim.z) = (1, 1);
+                let code = sys::cuLaunchKernelEx(&config, add, params.as_mut_ptr(), null_mut());
+                notes.code(&format!("clusters of {cluster} in {grid}"), code);
+            }
+            ok(sys::cuStreamSynchronize(own));
         }
         notes.add("sum", get(out, 64));
         notes.0

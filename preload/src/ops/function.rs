@@ -16,7 +16,8 @@ use lightos_protocol::record::MAX_PARAM_BYTES;
 use lightos_protocol::request::{ModuleRequest, Request};
 use rustc_hash::FxHashMap;
 use std::ffi::{CStr, c_char};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
@@ -25,6 +26,9 @@ const MAX_THREADS_PER_BLOCK: u32 = 0;
 const MAX_DYNAMIC_SHARED_BYTES: u32 = 8;
 /// The device that the session governs, by the ordinal of this process.
 const DEVICE: i32 = 0;
+
+/// Kinds of launches remembered per function; programs use few.
+const ACCEPTED_KINDS: usize = 8;
 
 /// A code image in the local driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +71,9 @@ pub struct Function {
     /// Most threads that one block of it may have.
     pub max_threads: u32,
     max_shared_bytes: AtomicU32,
+    /// Kinds of launches that the executor's driver has accepted; 0 where none. A torn set only means another question.
+    accepted: [AtomicU64; ACCEPTED_KINDS],
+    next_accepted: AtomicUsize,
 }
 
 /// Why a function cannot be used.
@@ -131,6 +138,8 @@ fn learn(handle: u64) -> Result<&'static Function, Unusable> {
         param_bytes,
         max_threads: attribute(handle, is_kernel, MAX_THREADS_PER_BLOCK)?,
         max_shared_bytes: AtomicU32::new(attribute(handle, is_kernel, MAX_DYNAMIC_SHARED_BYTES)?),
+        accepted: Default::default(),
+        next_accepted: AtomicUsize::new(0),
     };
     let function: &'static Function = Box::leak(Box::new(function));
     FUNCTIONS.insert(handle, function);
@@ -210,6 +219,21 @@ fn attribute(handle: u64, is_kernel: bool, attribute: u32) -> Result<u32, CuResu
 }
 
 impl Function {
+    /// Whether a launch of this kind was accepted before.
+    #[inline]
+    pub fn was_accepted(&self, kind: NonZeroU64) -> bool {
+        self.accepted.iter().any(|accepted| accepted.load(Relaxed) == kind.get())
+    }
+
+    /// Remembers an accepted kind, in place of the oldest.
+    #[cold]
+    pub fn accept(&self, kind: NonZeroU64) {
+        if !self.was_accepted(kind) {
+            let next = self.next_accepted.fetch_add(1, Relaxed) % ACCEPTED_KINDS;
+            self.accepted[next].store(kind.get(), Relaxed);
+        }
+    }
+
     /// Whether a launch may have this much dynamic shared memory. The limit may have been raised through another handle of the
     /// same function, so the local driver is asked before a launch is called too large.
     #[inline]
@@ -330,7 +354,23 @@ pub mod tests {
             param_bytes: params.iter().map(|(offset, bytes)| offset + bytes).max().unwrap_or(0),
             max_threads: 1024,
             max_shared_bytes: AtomicU32::new(48 << 10),
+            accepted: Default::default(),
+            next_accepted: AtomicUsize::new(0),
         }
+    }
+
+    #[test]
+    fn accepted_kinds_are_remembered_until_newer_ones_take_their_place() {
+        let function = function(&[]);
+        let kind = |value| NonZeroU64::new(value).unwrap();
+        assert!(!function.was_accepted(kind(1)));
+        for value in 1..=ACCEPTED_KINDS as u64 {
+            function.accept(kind(value));
+            function.accept(kind(value));
+        }
+        assert!((1..=ACCEPTED_KINDS as u64).all(|value| function.was_accepted(kind(value))));
+        function.accept(kind(100));
+        assert!(function.was_accepted(kind(100)) && !function.was_accepted(kind(1)));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! Kernel launches: validated as native validates them, parameters copied into the record, pushed.
 //!
 //! The way of an ordinary launch takes no lock and allocates nothing: one look-up of the function, one of the stream, one copy of
-//! the parameters, one push. A launch that native certainly refuses is handed to the local driver, which executes nothing
-//! of it and knows the exact error.
+//! the parameters, one push.
+//!
+//! Native reports some errors at the launch itself. What may fail there is sent as a question, and the call returns what the executor's
+//! driver answers: a launch that looks impossible from here, and the first of each kind (function, and attributes where there
+//! are any), because images are loaded and resources set aside at first use. The local driver is never asked: should it know better,
+//! the kernel would run on the wrong side.
 
 mod config;
 mod limits;
@@ -16,18 +20,21 @@ use crate::result::CuResult;
 use crate::session::session;
 use lightos_protocol::record::{LAUNCH_COOPERATIVE, LAUNCH_EX, Launch};
 use params::{Arguments, with_packed};
+use rustc_hash::FxHasher;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
 
 pub use config::{Config, ex};
 
 /// Blocks, threads and dynamic shared memory of a launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub shared_bytes: u32,
 }
 
-/// The local driver says what is wrong with the arguments.
+/// What is wrong shows before anything could run, so the local driver may say it.
 const INVALID: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
 
 /// cuLaunchKernel.
@@ -62,9 +69,8 @@ fn launch(
         Ok(function) => function,
         Err(unusable) => return unusable.into(),
     };
-    if !is_possible(function, handle, &shape, flags) {
-        return INVALID;
-    }
+    let kind = kind(&shape, flags, attributes);
+    let in_question = !function.was_accepted(kind) || !is_possible(function, &shape);
     let stream = match stream::find(stream) {
         Ok(stream) => stream,
         Err(error) => return Outcome::Fail(error),
@@ -81,7 +87,12 @@ fn launch(
             attribute_count: (attributes.len() / config::ATTRIBUTE_BYTES) as u32,
             param_bytes: params.len() as u32,
         };
-        session.send(&launch, &[attributes, params])?;
+        if in_question {
+            session.ask(&launch, &[attributes, params])?;
+            function.accept(kind);
+        } else {
+            session.send(&launch, &[attributes, params])?;
+        }
         // After the push, so that whoever sees the stream as used finds the launch in the ring.
         stream.touch();
         Ok(())
@@ -89,13 +100,24 @@ fn launch(
     with_packed(function, arguments, run).into()
 }
 
-/// Whether native accepts the launch, as far as that can be told at the call.
+/// Whether native accepts the launch, as far as that can be told here.
 #[inline]
-fn is_possible(function: &Function, handle: u64, shape: &Shape, flags: u32) -> bool {
+fn is_possible(function: &Function, shape: &Shape) -> bool {
     limits::device().allows(shape)
         && limits::threads(shape) <= u64::from(function.max_threads)
         && function.allows_shared(shape.shared_bytes)
-        && (flags & LAUNCH_COOPERATIVE == 0 || limits::fits_at_once(handle, shape))
+}
+
+/// Launches of a kind succeed or fail alike at the call: all ordinary ones, and those with the same attributes and shape.
+#[inline]
+fn kind(shape: &Shape, flags: u32, attributes: &[u8]) -> NonZeroU64 {
+    if flags == 0 { NonZeroU64::MIN } else { kind_of_attributes(shape, flags, attributes) }
+}
+
+fn kind_of_attributes(shape: &Shape, flags: u32, attributes: &[u8]) -> NonZeroU64 {
+    let mut hasher = FxHasher::default();
+    (shape, flags, attributes).hash(&mut hasher);
+    NonZeroU64::MIN.saturating_add(hasher.finish())
 }
 
 /// What goes wrong while the parameters are read.

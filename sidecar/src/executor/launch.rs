@@ -53,6 +53,12 @@ const _: () = assert!(size_of::<Attribute>() == size_of::<sys::CUlaunchAttribute
 impl Executor {
     /// Launches a kernel.
     pub(crate) fn launch(&mut self, view: &LaunchView<'_>) -> Result<(), CuError> {
+        self.start(view)?;
+        self.pages.counters().traffic().launches.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn start(&mut self, view: &LaunchView<'_>) -> Result<(), CuError> {
         let launch = &view.launch;
         let function = self.modules.function(launch.function)?;
         let stream = self.streams.raw(launch.stream)?;
@@ -60,7 +66,6 @@ impl Executor {
         let mut buffer = ParamBuffer::new();
         let extra = buffer.fill(view.params);
         let none = std::ptr::null_mut();
-        self.pages.counters().traffic().launches.fetch_add(1, Relaxed);
         if launch.flags == 0 {
             // SAFETY: function and stream are live; `extra` describes a buffer of exactly the size stated, valid for the call.
             return check(unsafe {

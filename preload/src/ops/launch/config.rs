@@ -15,8 +15,6 @@ pub const ATTRIBUTE_BYTES: usize = size_of::<LaunchAttribute>();
 const WITH_HANDLES: [u32; 3] = [7, 12, 13];
 /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
 const COOPERATIVE: u32 = 2;
-/// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`.
-const CLUSTER_DIMENSION: u32 = 4;
 
 /// `CUlaunchConfig`.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +58,8 @@ pub fn ex(config: &In<Config>, function: u64, arguments: Arguments, default_stre
         match word(0) {
             id if WITH_HANDLES.contains(&id) => return Outcome::Refuse(Reason::LaunchAttribute),
             COOPERATIVE if word(2) != 0 => flags |= super::LAUNCH_COOPERATIVE,
-            CLUSTER_DIMENSION if !divides([word(2), word(3), word(4)], shape.grid) => return INVALID,
             _ => {}
         }
     }
     launch(function, shape, stream, arguments, flags, attributes)
-}
-
-/// Whether the grid consists of whole clusters.
-fn divides(cluster: [u32; 3], grid: [u32; 3]) -> bool {
-    cluster.iter().zip(grid).all(|(&cluster, grid)| cluster != 0 && grid.is_multiple_of(cluster))
 }

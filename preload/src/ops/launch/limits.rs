@@ -5,8 +5,6 @@ use crate::real;
 use crate::result::CuResult;
 use std::sync::OnceLock;
 
-/// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`.
-const MULTIPROCESSORS: u32 = 16;
 /// The device that the session governs, by the ordinal of this process.
 const DEVICE: i32 = 0;
 
@@ -29,7 +27,7 @@ pub fn device() -> &'static Limits {
     })
 }
 
-/// An attribute of the device; without an answer, a limit that nothing exceeds: the executor's driver still checks.
+/// An attribute of the device; without an answer, a limit that nothing exceeds.
 fn attribute(attribute: u32) -> u32 {
     let mut value = 0;
     // SAFETY: a valid out-parameter.
@@ -56,23 +54,6 @@ impl Limits {
             && within(shape.block, self.block)
             && threads(shape) <= u64::from(self.threads_per_block)
     }
-}
-
-/// Whether all blocks can be on the device at the same time, as a cooperative launch needs.
-pub fn fits_at_once(function: u64, shape: &Shape) -> bool {
-    let mut blocks = 0;
-    let (threads, shared_bytes) = (threads(shape) as i32, shape.shared_bytes as usize);
-    // SAFETY: a valid out-parameter and a function that the local driver knows.
-    let result = unsafe {
-        real::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared_bytes)
-    };
-    if result != CuResult::SUCCESS {
-        // No answer: the executor's driver decides.
-        return true;
-    }
-    let [x, y, z] = shape.grid.map(u64::from);
-    let at_once = blocks.max(0) as u64 * u64::from(attribute(MULTIPROCESSORS));
-    x.saturating_mul(y).saturating_mul(z) <= at_once
 }
 
 #[cfg(test)]
