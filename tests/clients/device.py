@@ -92,8 +92,11 @@ class Session:
         return int(pointer)
 
     def empty(self, nbytes: int) -> int:
+        """Zeroed memory, ready for every stream: a fill of device memory is asynchronous, and a non-blocking stream does
+        not wait for the default one."""
         pointer = ok(driver.cuMemAlloc(nbytes))
         ok(driver.cuMemsetD8(pointer, 0, nbytes))
+        ok(driver.cuStreamSynchronize(0))
         return int(pointer)
 
     def download(self, pointer: int, shape, dtype) -> np.ndarray:
