@@ -24,6 +24,8 @@ use crate::result::CuResult;
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: u32 = 1;
+/// `CU_MEM_HANDLE_TYPE_FABRIC`.
+const FABRIC: u32 = 8;
 
 /// `CUmemAllocationProp`.
 #[repr(C)]
@@ -149,7 +151,7 @@ pub fn create(
     if asked.kind != PINNED || flags != 0 || bytes == 0 {
         return Ok(Outcome::PassThrough(Reason::InvalidArgument));
     }
-    if asked.location.kind != LOCATION_DEVICE || !matches!(asked.handle_types, 0 | POSIX_FD) {
+    if asked.location.kind != LOCATION_DEVICE || asked.handle_types & !(POSIX_FD | FABRIC) != 0 {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
     if asked.location.id != DEVICE {
@@ -185,6 +187,7 @@ fn create_physical(bytes: u64, asked: &Properties) -> Result<(u64, u64), CuResul
         location_type: LOCATION_DEVICE,
         location_id: DEVICE,
         flags: u64::from_le_bytes(flags),
+        handle_types: asked.handle_types,
         tag,
     };
     let (_, fd) = session.call_for_fd(&Request::Memory(request), tag)?;

@@ -73,6 +73,8 @@ pub enum MemoryRequest {
         location_id: i32,
         /// `CUmemAllocationProp::allocFlags`, its defined bits as the driver numbers them.
         flags: u64,
+        /// `CUmemAllocationProp::requestedHandleTypes`, a mask; the executor adds the one it exports by.
+        handle_types: u32,
         /// Tag of the fd.
         tag: Tag,
     },

@@ -35,9 +35,15 @@ impl Executor {
                 self.host_share(address, bytes, tag, flags)
             }
             MemoryRequest::HostUnshare { address } => self.host_unshare(address),
-            MemoryRequest::VmmCreate { handle, bytes, location_type, location_id: _, flags, tag } => {
-                self.vmm_create(handle, bytes, location_type, flags, tag)
-            }
+            MemoryRequest::VmmCreate {
+                handle,
+                bytes,
+                location_type,
+                location_id: _,
+                flags,
+                handle_types,
+                tag,
+            } => self.vmm_create(handle, bytes, location_type, (flags, handle_types), tag),
             MemoryRequest::VmmMap { address, bytes, offset, handle } => {
                 self.vmm_map(address, bytes, offset, handle)
             }
@@ -57,7 +63,7 @@ impl Executor {
         if bytes == 0 || !arena::is_device_range(address, bytes) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, 0)?;
+        let physical = Physical::create(self.context.device(), bytes, 0, 0)?;
         physical.map(address, bytes, 0)?;
         let shared = vmm::set_access(self.context.device(), address, bytes, vmm::READ_WRITE)
             .and_then(|()| physical.export())

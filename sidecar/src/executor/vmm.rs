@@ -30,9 +30,15 @@ pub(super) struct Physical {
 impl Physical {
     /// Creates `bytes` bytes (a multiple of the allocation granularity) that can be exported. `flags` holds
     /// `CUmemAllocationProp::allocFlags`: compression type in byte 0, GPUDirect RDMA in byte 1, usage in bytes 2 and 3.
-    pub(super) fn create(device: sys::CUdevice, bytes: u64, flags: u64) -> Result<Self, CuError> {
+    /// `handle_types` are further ways to export it that the program asked for.
+    pub(super) fn create(
+        device: sys::CUdevice,
+        bytes: u64,
+        flags: u64,
+        handle_types: u32,
+    ) -> Result<Self, CuError> {
         let [compression, rdma, usage_low, usage_high, ..] = flags.to_le_bytes();
-        let properties = sys::CUmemAllocationProp {
+        let mut properties = sys::CUmemAllocationProp {
             type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
             requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
             location: location(device),
@@ -44,6 +50,8 @@ impl Physical {
                 reserved: [0; 4],
             },
         };
+        // SAFETY: the C type is a mask; it is written as the integer it is and read by the driver alone.
+        unsafe { *(&raw mut properties.requestedHandleTypes).cast::<u32>() |= handle_types };
         let mut handle = 0;
         // SAFETY: both pointers are valid for the call.
         check(unsafe { sys::cuMemCreate(&mut handle, bytes as usize, &properties, 0) })?;
@@ -115,7 +123,7 @@ impl Executor {
         number: u64,
         bytes: u64,
         location_type: u32,
-        flags: u64,
+        (flags, handle_types): (u64, u32),
         tag: u64,
     ) -> Result<(), CuError> {
         if location_type != sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE as u32 {
@@ -124,7 +132,7 @@ impl Executor {
         if self.vmm.allocations.contains_key(&number) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, flags)?;
+        let physical = Physical::create(self.context.device(), bytes, flags, handle_types)?;
         self.fds.send(tag, physical.export()?.as_fd())?;
         self.vmm.allocations.insert(number, physical);
         Ok(())
