@@ -27,8 +27,9 @@ pub struct Config {
     pub device: u32,
     /// Programs served at the same time, 1 to 1024; one more is refused and runs natively.
     pub max_tenants: u32,
-    /// Microseconds an executor polls an empty ring before it sleeps, 0 to 10000. Polling costs a core while a program
-    /// is between calls; sleeping costs a wake-up at the next call.
+    /// Microseconds an executor polls an empty ring after the last call before it sleeps, 0 to 10000. Polling costs a
+    /// core while a program is between calls; sleeping costs a wake-up at the next call. 2000 with eight cores or more,
+    /// else 50.
     pub spin_us: u32,
     /// Reports of ended programs kept for `lightos status` and `lightos run --report`, 0 to 100000.
     pub finished_reports: u32,
@@ -43,11 +44,19 @@ impl Default for Config {
             group: None,
             device: 0,
             max_tenants: 64,
-            spin_us: 50,
+            spin_us: default_spin_us(),
             finished_reports: 256,
             log: "info".to_owned(),
         }
     }
+}
+
+/// Long enough to bridge the gaps between the launches of an eager model where the executor has a core to itself, short
+/// where it would take it from the program.
+fn default_spin_us() -> u32 {
+    const MANY_CORES: usize = 8;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores >= MANY_CORES { 2000 } else { 50 }
 }
 
 /// Why a configuration is not usable. Each message names the file, and the key where there is one.

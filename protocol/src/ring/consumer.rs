@@ -77,6 +77,8 @@ pub struct Consumer {
     /// A tail seen earlier, so that most records leave the producers' busiest cache line alone.
     tail_seen: u64,
     spin: Duration,
+    /// Since when the ring is empty, as far as a wait has seen it.
+    idle_since: Option<Instant>,
 }
 
 impl Consumer {
@@ -86,11 +88,11 @@ impl Consumer {
 
     /// The consumer of a fresh ring.
     pub const fn new(memory: RingMemory) -> Self {
-        Self { memory, head: 0, tail_seen: 0, spin: Self::DEFAULT_SPIN }
+        Self { memory, head: 0, tail_seen: 0, spin: Self::DEFAULT_SPIN, idle_since: None }
     }
 
-    /// Polls for `spin` before sleeping. Longer costs processor time, shorter costs a wake-up (5 us or
-    /// more) per idle gap.
+    /// Polls for `spin` after the last record, over all waits together, before sleeping. Longer costs
+    /// processor time, shorter costs a wake-up (5 us or more) per idle gap.
     pub const fn with_spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
         self
@@ -136,6 +138,7 @@ impl Consumer {
         let payload = &mut scratch[..bytes];
         self.memory.read(self.head.wrapping_add(HEADER_BYTES as u64), payload);
         self.head = end;
+        self.idle_since = None;
         // SYNC: ring-space, consumer side: the copies above are done before producers may overwrite.
         self.memory.control().head.0.store(end, Ordering::Release);
         Ok(Some(Record { header, payload }))
@@ -174,9 +177,11 @@ impl Consumer {
     }
 
     /// Spins, then sleeps, until a record is ready or the time is up.
-    fn wait(&self, timeout: Duration) -> Result<bool, RingViolation> {
+    fn wait(&mut self, timeout: Duration) -> Result<bool, RingViolation> {
         let start = Instant::now();
-        let spin = if cfg!(loom) { Duration::ZERO } else { self.spin.min(timeout) };
+        let idle_since = *self.idle_since.get_or_insert(start);
+        let left = self.spin.saturating_sub(start.duration_since(idle_since));
+        let spin = if cfg!(loom) { Duration::ZERO } else { left.min(timeout) };
         while start.elapsed() < spin {
             for _ in 0..32 {
                 if self.is_ready()? {
