@@ -1,8 +1,10 @@
 //! Programs that speak the protocol by hand: what no correct shim sends is answered with an error, never a crash.
 
-use lightos_protocol::record::{GraphLaunch, Launch, Timeline};
+use lightos_protocol::arena::DEVICE_ARENA_BASE;
+use lightos_protocol::record::{CopyKind, GraphLaunch, Launch, Timeline};
 use lightos_protocol::request::{
-    GraphBody, GraphNode, GraphRequest, ModuleRequest, NodeAttribute, NodePlace, Request, StreamRequest,
+    CopyDescriptor, GraphBody, GraphNode, GraphRequest, ModuleRequest, NodeAttribute, NodePlace, Request,
+    StreamRequest,
 };
 use lightos_tests::Sidecar;
 use lightos_tests::raw::RawClient;
@@ -72,6 +74,43 @@ fn wrong_numbers_are_errors_of_the_call() {
     ];
     for request in requests {
         assert_eq!(error(&client, request.clone()), INVALID_VALUE, "{request:?}");
+    }
+    assert!(client.is_served(), "the session goes on");
+}
+
+/// A graph that copies from, copies to or fills what is the executor's own would be a way into its process.
+#[test]
+fn a_graph_touches_the_programs_memory_alone() {
+    let sidecar = Sidecar::start();
+    let client = client(&sidecar);
+    let (device, own) = (DEVICE_ARENA_BASE, 0x40_0000);
+    let copy = |src, dst, kind: CopyKind| {
+        let (pitch, rows) = (16, 1);
+        GraphNode::Memcpy(CopyDescriptor {
+            src,
+            src_pitch: pitch,
+            src_height: rows,
+            dst,
+            dst_pitch: pitch,
+            dst_height: rows,
+            width_bytes: 16,
+            height: rows,
+            depth: 1,
+            kind: kind.into(),
+        })
+    };
+    let fill = |dst, width| GraphNode::Memset { dst, pitch: 0, value: 0, element_bytes: 4, width, height: 1 };
+    let nodes = [
+        copy(own, device, CopyKind::HostToDevice),
+        copy(device, own, CopyKind::DeviceToHost),
+        copy(own, own, CopyKind::HostToHost),
+        fill(own, 4),
+        fill(device, u64::MAX / 2),
+    ];
+    for node in nodes {
+        let graphs = vec![GraphBody { nodes: vec![node.clone()], ..GraphBody::default() }];
+        let request = Request::Graph(GraphRequest::Instantiate { exec: 1, flags: 0, graphs });
+        assert_eq!(error(&client, request), INVALID_VALUE, "{node:?}");
     }
     assert!(client.is_served(), "the session goes on");
 }

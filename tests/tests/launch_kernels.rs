@@ -219,6 +219,7 @@ fn launches_with_attributes_and_cooperative_ones() {
                 config.gridDimX = grid;
                 attribute.value.clusterDim.x = cluster;
                 (attribute.value.clusterDim.y, attribute.value.clusterDim.z) = (1, 1);
+                config.attrs = &raw mut attribute;
                 let code = sys::cuLaunchKernelEx(&config, add, params.as_mut_ptr(), null_mut());
                 notes.code(&format!("clusters of {cluster} in {grid}"), code);
             }

@@ -106,6 +106,20 @@ impl Executor {
         arena::is_device_range(address, bytes) || self.globals.contains(address, bytes)
     }
 
+    /// Checks that a pitched block lies in memory that the program shares with this process, device or host: a graph must not read or
+    /// write what is the executor's own.
+    pub(super) fn check_program_memory(
+        &self,
+        address: u64,
+        pitch: u64,
+        row_bytes: u64,
+        rows: u64,
+    ) -> Result<(), CuError> {
+        let bytes = extent(pitch, row_bytes, rows)?;
+        let shared = self.is_device(address, bytes) || self.host.contains(address, bytes);
+        if shared { Ok(()) } else { Err(CuError::INVALID_VALUE) }
+    }
+
     /// Checks both ends, each an address and the bytes from there, against the kind.
     fn check_copy(&self, kind: u32, dst: (u64, u64), src: (u64, u64)) -> Result<CopyKind, CuError> {
         let kind = CopyKind::try_from(kind).map_err(|_| CuError::INVALID_VALUE)?;

@@ -50,8 +50,21 @@ impl Executor {
                 };
                 Content::Kernel { node, params: params.clone(), attributes: attributes.clone() }
             }
-            GraphNode::Memcpy(copy) => Content::Memcpy(Box::new(memcpy(copy)?)),
+            GraphNode::Memcpy(copy) => {
+                let ends = [
+                    (copy.src, copy.src_pitch, copy.src_height),
+                    (copy.dst, copy.dst_pitch, copy.dst_height),
+                ];
+                for (address, pitch, slice_rows) in ends {
+                    let before_last = copy.depth.saturating_sub(1).saturating_mul(slice_rows);
+                    let rows = before_last.saturating_add(copy.height);
+                    self.check_program_memory(address, pitch, copy.width_bytes, rows)?;
+                }
+                Content::Memcpy(Box::new(memcpy(copy)?))
+            }
             &GraphNode::Memset { dst, pitch, value, element_bytes, width, height } => {
+                let row_bytes = width.checked_mul(element_bytes.into()).ok_or(CuError::INVALID_VALUE)?;
+                self.check_program_memory(dst, pitch, row_bytes, height)?;
                 Content::Memset(sys::CUDA_MEMSET_NODE_PARAMS {
                     dst,
                     pitch: pitch as usize,
