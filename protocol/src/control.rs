@@ -123,7 +123,21 @@ pub struct Hello {
     pub driver_version: i32,
     /// The device the session is about: the client's ordinal 0.
     pub device_uuid: [u8; 16],
+    /// Those variables of [`DRIVER_ENVIRONMENT`] that the client has set.
+    pub environment: Vec<(String, String)>,
 }
+
+/// Environment variables that change what the CUDA driver does, not what it may touch: a program sets them for the process that owns the
+/// device, which is the executor ("CUDA Environment Variables", CUDA C++ Programming Guide).
+pub const DRIVER_ENVIRONMENT: [&str; 7] = [
+    "CUDA_CACHE_DISABLE",
+    "CUDA_CACHE_MAXSIZE",
+    "CUDA_DEVICE_DEFAULT_PERSISTING_L2_CACHE_PERCENTAGE_LIMIT",
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "CUDA_DISABLE_PTX_JIT",
+    "CUDA_FORCE_PTX_JIT",
+    "CUDA_MODULE_LOADING",
+];
 
 /// The daemon's answer to a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

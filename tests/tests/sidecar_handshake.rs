@@ -189,3 +189,30 @@ fn the_programs_output_is_the_executors() {
     assert!(command_line.contains("--program=raw"), "{command_line:?}");
     assert!(std::fs::read_to_string(format!("/proc/{executor}/comm")).unwrap().starts_with("lightos-x:raw"));
 }
+
+#[test]
+fn an_executor_has_the_programs_driver_settings_and_addresses_of_its_own() {
+    let sidecar = Sidecar::start();
+    let channel = Channel::connect(&sidecar.socket()).unwrap();
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = vec![set("CUDA_MODULE_LOADING", "EAGER"), set("LD_PRELOAD", "/nonexistent.so")];
+    let hello = Hello { environment, ..Hello::default() };
+    let parts = Parts::new().unwrap();
+    channel.send(&Opening::new(Purpose::Client(hello)), &parts.fds()).unwrap();
+    let reply = channel.recv::<HelloReply>(Some(10 * SECOND)).unwrap().0;
+    assert!(matches!(reply, HelloReply::Welcome(_)), "{reply:?}");
+    let executor = sidecar.executors()[0];
+    let read = |what| std::fs::read_to_string(format!("/proc/{executor}/{what}")).unwrap();
+    let variables = read("environ");
+    let variables: Vec<&str> = variables.split('\0').collect();
+    assert!(variables.contains(&"CUDA_MODULE_LOADING=EAGER"), "{variables:?}");
+    assert!(!variables.iter().any(|variable| variable.starts_with("LD_PRELOAD")), "{variables:?}");
+    // Programs have their libraries at the top of the address space.
+    let limit = read("limits");
+    let unlimited =
+        limit.lines().any(|line| line.starts_with("Max stack size") && line.contains("unlimited"));
+    let maps = read("maps");
+    let library = maps.lines().find(|line| line.contains("libcuda")).expect("the driver is loaded");
+    let start = u64::from_str_radix(library.split('-').next().unwrap(), 16).unwrap();
+    assert!(!unlimited || start < 0x7000_0000_0000, "{library}");
+}

@@ -3,7 +3,7 @@
 use super::{Session, TimelineSlots};
 use crate::{hooks, life::Settings, outcome::Reason, real, result::CuResult};
 use lightos_protocol::{
-    control::{HELLO_FDS, Hello, HelloReply, Opening, Purpose},
+    control::{DRIVER_ENVIRONMENT, HELLO_FDS, Hello, HelloReply, Opening, Purpose},
     pages::{ExecutorState, SessionPages},
     ring::{Producer, RingMemory},
     socket::{Channel, FdInbox, SocketError},
@@ -110,6 +110,10 @@ fn hello(settings: &Settings) -> Hello {
         reasons: Reason::NAMES.iter().map(|&name| name.to_owned()).collect(),
         driver_version: version,
         device_uuid: uuid,
+        environment: DRIVER_ENVIRONMENT
+            .iter()
+            .filter_map(|&name| Some((name.to_owned(), std::env::var(name).ok()?)))
+            .collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use lightos_protocol::control::ExecutorExit;
+use lightos_protocol::control::{DRIVER_ENVIRONMENT, ExecutorExit};
 use lightos_protocol::socket::Channel;
 
 use super::Options;
@@ -17,6 +17,24 @@ use crate::layout;
 
 /// Opening a device may take seconds on a machine with many of them. Shorter than the program's own patience, so that it learns why.
 const READY_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Variables that were meant for the daemon's own process, or that load foreign code into the executor.
+const DAEMONS_OWN: [&str; 4] =
+    ["LD_PRELOAD", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH", "CUDA_LAUNCH_BLOCKING"];
+
+/// Moves the new process's libraries and mappings away from the addresses where its program has its own: with an unlimited stack
+/// Linux maps from a third of the address space upwards instead of down from its top. The program's registered memory and the module
+/// globals of the executor must have the same addresses in both. Where the limit cannot be raised, they may collide, which those calls report.
+fn spread_out() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Stack);
+    let _ = setrlimit(Resource::Stack, Rlimit { current: maximum, maximum });
+    Ok(())
+}
+
+fn is_driver_variable(name: &str, value: &str) -> bool {
+    DRIVER_ENVIRONMENT.contains(&name) && !value.contains('\0')
+}
 
 /// What an executor is given of its program.
 #[derive(Debug)]
@@ -48,8 +66,13 @@ pub(super) struct ExecutorProcess {
 }
 
 impl ExecutorProcess {
-    /// Starts the process and hands it the program.
-    pub(super) fn spawn(options: &Options, setup: &Setup, fds: ProgramFds) -> Result<Self, StartError> {
+    /// Starts the process and hands it the program. `environment` is what the program asks of the driver.
+    pub(super) fn spawn(
+        options: &Options,
+        setup: &Setup,
+        environment: &[(String, String)],
+        fds: ProgramFds,
+    ) -> Result<Self, StartError> {
         let (ours, theirs) = UnixStream::pair().map_err(StartError::Spawn)?;
         let (binary, _) =
             layout::binary().map_err(|error| StartError::Spawn(io::Error::other(error.to_string())))?;
@@ -66,6 +89,12 @@ impl ExecutorProcess {
             .stderr(Stdio::from(fds.stderr))
             // A terminal's interrupt is for the program; what the executor does about it follows from the program's end.
             .process_group(0);
+        for variable in DAEMONS_OWN {
+            command.env_remove(variable);
+        }
+        command.envs(environment.iter().filter(|(name, value)| is_driver_variable(name, value)).cloned());
+        // SAFETY: `spread_out` makes one system call and allocates nothing, as a forked child must.
+        unsafe { command.pre_exec(spread_out) };
         if let Some(folder) = &options.softgpu {
             let path = layout::prepend(folder, std::env::var_os("LD_LIBRARY_PATH").as_deref());
             command.env("LD_LIBRARY_PATH", path);
@@ -138,6 +167,13 @@ fn exit(ending: Option<Ending>, status: ExitStatus) -> ExecutorExit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_drivers_variables_pass() {
+        assert!(is_driver_variable("CUDA_MODULE_LOADING", "EAGER"));
+        assert!(!is_driver_variable("LD_PRELOAD", "/tmp/evil.so"));
+        assert!(!is_driver_variable("CUDA_MODULE_LOADING", "a\0b"));
+    }
 
     #[test]
     fn exits_are_told_apart() {

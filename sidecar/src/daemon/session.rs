@@ -107,7 +107,7 @@ fn program(
         stdout: fd(control::HELLO_FD_STDOUT)?,
         stderr: fd(control::HELLO_FD_STDERR)?,
     };
-    let device_uuid = hello.device_uuid;
+    let (device_uuid, environment) = (hello.device_uuid, hello.environment.clone());
     let tenant = Tenant::new(&daemon.tenants, peer, hello, pages).map_err(bad)?;
     if daemon.stopping.load(Ordering::Relaxed) {
         return Err((RefusalReason::ShuttingDown, "the sidecar is shutting down".into()));
@@ -122,7 +122,7 @@ fn program(
         spin_us: daemon.options.config.spin_us,
         log: daemon.options.log.clone(),
     };
-    start(daemon, channel, &tenant, &setup, program)
+    start(daemon, channel, &tenant, &setup, &environment, program)
         .map_err(|error| {
             let reason = match &error {
                 StartError::Device(_) => RefusalReason::UnknownDevice,
@@ -139,9 +139,10 @@ fn start(
     channel: &Channel,
     tenant: &Arc<Tenant>,
     setup: &Setup,
+    environment: &[(String, String)],
     program: ProgramFds,
 ) -> Result<ExecutorProcess, StartError> {
-    let process = ExecutorProcess::spawn(&daemon.options, setup, program)?;
+    let process = ExecutorProcess::spawn(&daemon.options, setup, environment, program)?;
     let leash = process.leash().map_err(StartError::Spawn)?;
     tenant.leash(leash);
     let facts = match process.ready() {
