@@ -22,6 +22,9 @@ use crate::executor::control::{DeviceFacts, Setup};
 /// A peer says at once what it wants.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an ended program's executor may take to give its memory back; a driver needs tenths of a second for a full device.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A connection that is not a tenant yet (or never).
 struct Visit<'a>(&'a Daemon);
 
@@ -122,6 +125,7 @@ fn program(
         spin_us: daemon.options.config.spin_us,
         log: daemon.options.log.clone(),
     };
+    daemon.tenants.settle(SETTLE_TIMEOUT);
     start(daemon, channel, &tenant, &setup, &environment, program)
         .map_err(|error| {
             let reason = match &error {

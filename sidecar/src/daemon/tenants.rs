@@ -116,6 +116,13 @@ impl Tenant {
     }
 }
 
+/// Whether a process exists and has not ended; one that its parent has not waited for yet has ended.
+fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name in parentheses may hold anything; the state follows the last one.
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
 /// An ended program.
 #[derive(Debug)]
 struct Finished {
@@ -165,6 +172,16 @@ impl Tenants {
         let mut registry = lock(&self.registry);
         if !registry.devices.contains(device) {
             registry.devices.push(device.clone());
+        }
+    }
+
+    /// Waits, at most `timeout`, until the executors of programs that are gone are gone as well: natively a program's device memory is
+    /// free by the time its parent sees its end, and the next program may need it.
+    pub(super) fn settle(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let lingers = |tenant: &Arc<Tenant>| !is_alive(tenant.pid);
+        while lock(&self.registry).running.values().any(lingers) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -253,6 +270,31 @@ mod tests {
 
     fn tenant(tenants: &Tenants, hello: Hello) -> Result<Arc<Tenant>, String> {
         Tenant::new(tenants, &peer(std::process::id()), hello, SessionPages::create().unwrap().0)
+    }
+
+    #[test]
+    fn the_next_program_waits_for_executors_of_ended_ones_alone() {
+        let all = tenants(8, 8);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let living = tenant(&all, Hello::default()).unwrap();
+        let ended = Tenant::new(&all, &peer(child.id()), Hello::default(), SessionPages::create().unwrap().0);
+        let ended = ended.unwrap();
+        all.admit(&living).unwrap();
+        all.admit(&ended).unwrap();
+        // Not waited for yet, as under a busy shell.
+        while is_alive(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let settled = |timeout_ms| {
+            let start = Instant::now();
+            all.settle(Duration::from_millis(timeout_ms));
+            start.elapsed() < Duration::from_millis(timeout_ms)
+        };
+        assert!(!settled(50), "its executor still runs");
+        all.finish(&ended, ExecutorExit::Clean);
+        assert!(settled(5000));
+        child.wait().unwrap();
+        assert!(!is_alive(child.id()) && is_alive(std::process::id()));
     }
 
     #[test]
