@@ -116,13 +116,14 @@ pub struct Session {
     inbox: FdInbox,
     tags: AtomicU64,
     slots: TimelineSlots,
+    device_arena_bytes: u64,
     limits: Limits,
 }
 
 impl Session {
     /// Reserves the arenas and starts the watch.
     fn start(&'static self) -> Result<(), ConnectError> {
-        ops::memory::reserve().map_err(ConnectError::Arena)?;
+        ops::memory::reserve(self.device_arena_bytes).map_err(ConnectError::Arena)?;
         spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || self.watch()).map_err(ConnectError::Thread)
     }
 

@@ -10,9 +10,12 @@ use crate::mapping::align_up;
 
 /// First address of the device arena, in bytes.
 pub const DEVICE_ARENA_BASE: u64 = 0x3000_0000_0000;
-/// Size of the device arena: 16 TiB. A program's own reservations come out of it, and PyTorch's expandable
-/// segments reserve more than the whole device for each stream, size class and graph pool.
+/// Largest size of the device arena: 16 TiB. A program's own reservations come out of it, and PyTorch's
+/// expandable segments reserve more than the whole device for each stream, size class and graph pool.
 pub const DEVICE_ARENA_BYTES: u64 = 1 << 44;
+/// Sizes of the device arena in the order in which the executor tries them: a driver may not reserve the largest. The client
+/// is told which it is.
+pub const DEVICE_ARENA_SIZES: [u64; 3] = [DEVICE_ARENA_BYTES, 1 << 42, 1 << 40];
 /// First address of the arena of pinned host memory and staging buffers.
 pub const HOST_ARENA_BASE: u64 = 0x2e00_0000_0000;
 /// Size of the host arena: 1 TiB.

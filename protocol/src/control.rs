@@ -181,6 +181,8 @@ pub struct Welcome {
     pub tenant_class: String,
     /// The device behind the executor.
     pub device: DeviceInfo,
+    /// Bytes that the executor has reserved at [`DEVICE_ARENA_BASE`](crate::arena::DEVICE_ARENA_BASE), and the client reserves as well.
+    pub device_arena_bytes: u64,
     /// What it may use.
     pub limits: Limits,
 }

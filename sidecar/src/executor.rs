@@ -43,6 +43,8 @@ pub(crate) struct Executor {
     pub(crate) context: Context,
     /// Shared with the program: status, timeline words, reply slots, callback queue, counters.
     pub(crate) pages: Arc<SessionPages>,
+    /// Bytes of device addresses reserved, one of [`DEVICE_ARENA_SIZES`](lightos_protocol::arena::DEVICE_ARENA_SIZES).
+    pub(crate) device_arena_bytes: u64,
     /// The reserved addresses of pinned host memory, the same in the program.
     pub(crate) host_arena: Reservation,
     /// Device address of the timeline words, see [`Executor::timeline_address`].

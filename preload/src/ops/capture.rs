@@ -49,19 +49,26 @@ pub fn permits(harmless: impl FnOnce() -> CuResult) -> Result<(), CuResult> {
 }
 
 /// As [`permits`], for allocations and copies that wait, which have no harmless local form: a small local allocation stands for
-/// them, since a capture forbids the same calls as it forbids that.
+/// them, since a capture forbids the same calls as it forbids that. Any other error of it (the device may be full) says nothing
+/// about the call.
 #[inline]
 pub fn permits_unsafe() -> Result<(), CuResult> {
     permits(|| {
         let mut address = 0;
         // SAFETY: a valid out-parameter, and an address that was just allocated.
-        unsafe {
+        let result = unsafe {
             match real::cuMemAlloc_v2(&mut address, 1) {
                 CuResult::SUCCESS => real::cuMemFree_v2(address),
                 error => error,
             }
-        }
+        };
+        if is_of_capture(result) { result } else { CuResult::SUCCESS }
     })
+}
+
+/// Whether an error is one of stream capture: `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED` to `_WRONG_THREAD`.
+fn is_of_capture(result: CuResult) -> bool {
+    (900..=908).contains(&result.0)
 }
 
 /// Runs a call that begins a capture.
@@ -87,3 +94,14 @@ pub fn end(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
 
 /// The outcome of a call that belongs to a capture.
 pub const PASS: Outcome = Outcome::PassThrough(Reason::Capturing);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_forbids_nothing() {
+        assert!(is_of_capture(CuResult(900)) && is_of_capture(CuResult(908)));
+        assert!(!is_of_capture(CuResult::OUT_OF_MEMORY) && !is_of_capture(CuResult::SUCCESS));
+    }
+}

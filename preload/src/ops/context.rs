@@ -49,6 +49,19 @@ fn ask() -> Result<(), CuResult> {
     if device == DEVICE { Ok(()) } else { Err(CuResult::NOT_SUPPORTED) }
 }
 
+/// Runs `call` with the device's primary context current. The context stays retained: what is made in it lives as long as it.
+pub fn with_primary<T>(call: impl FnOnce() -> Result<T, CuResult>) -> Result<T, CuResult> {
+    let (mut context, mut popped) = (0, 0);
+    // SAFETY: valid out-parameters; the context is retained and so alive, and popped by the thread that pushed it.
+    unsafe {
+        real::cuDevicePrimaryCtxRetain(&mut context, DEVICE).ok()?;
+        real::cuCtxPushCurrent_v2(context).ok()?;
+        let result = call();
+        real::cuCtxPopCurrent_v2(&mut popped).ok()?;
+        result
+    }
+}
+
 /// After a call that may have changed this thread's context.
 pub fn changed_here(result: CuResult) -> Outcome {
     let _ = CHECKED.try_with(|checked| checked.set(0));

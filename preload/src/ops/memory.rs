@@ -7,7 +7,7 @@ pub mod slabs;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES, HOST_ARENA_BASE, HOST_ARENA_BYTES};
+use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_SIZES, HOST_ARENA_BASE, HOST_ARENA_BYTES};
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
@@ -38,24 +38,33 @@ pub fn sidecar() -> Result<&'static Session, CuResult> {
     session().ok_or(CuResult::DEINITIALIZED)
 }
 
-/// Reserves both arenas, once, before the session is used.
+/// Reserves both arenas, once, before the session is used: of the device arena what the executor has reserved.
 ///
 /// # Errors
 /// The driver's error, or `OUT_OF_MEMORY` when the addresses are taken in this process: the program then runs natively.
-pub fn reserve() -> Result<(), CuResult> {
-    let mut address = 0;
-    // SAFETY: a valid out-pointer; the call maps nothing.
-    unsafe { real::cuMemAddressReserve(&mut address, DEVICE_ARENA_BYTES as usize, 0, DEVICE_ARENA_BASE, 0) }
-        .ok()?;
-    if address != DEVICE_ARENA_BASE {
-        // SAFETY: reserved just above with this size.
-        let _ = unsafe { real::cuMemAddressFree(address, DEVICE_ARENA_BYTES as usize) };
-        return Err(CuResult::OUT_OF_MEMORY);
+pub fn reserve(device_arena_bytes: u64) -> Result<(), CuResult> {
+    if !DEVICE_ARENA_SIZES.contains(&device_arena_bytes) {
+        return Err(CuResult::INVALID_VALUE);
     }
+    // cuInit has just run, so no context is current yet. The driver's documentation does not say whether a reservation needs one.
+    reserve_device(device_arena_bytes)
+        .or_else(|_| context::with_primary(|| reserve_device(device_arena_bytes)))?;
     let host = Reservation::fixed(HOST_ARENA_BASE, HOST_ARENA_BYTES).map_err(|_| CuResult::OUT_OF_MEMORY)?;
     let _ = HOST_ARENA.set(host);
     host::start();
-    *heap() = Some(Heap::new(Slabs, DEVICE_ARENA_BASE, DEVICE_ARENA_BYTES));
+    *heap() = Some(Heap::new(Slabs, DEVICE_ARENA_BASE, device_arena_bytes));
+    Ok(())
+}
+
+fn reserve_device(bytes: u64) -> Result<(), CuResult> {
+    let (mut address, size) = (0, bytes as usize);
+    // SAFETY: a valid out-pointer; the call maps nothing.
+    unsafe { real::cuMemAddressReserve(&mut address, size, 0, DEVICE_ARENA_BASE, 0) }.ok()?;
+    if address != DEVICE_ARENA_BASE {
+        // SAFETY: reserved just above with this size.
+        let _ = unsafe { real::cuMemAddressFree(address, size) };
+        return Err(CuResult::OUT_OF_MEMORY);
+    }
     Ok(())
 }
 

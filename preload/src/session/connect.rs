@@ -75,6 +75,7 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
         inbox: FdInbox::default(),
         tags: AtomicU64::new(1),
         slots: TimelineSlots::new(),
+        device_arena_bytes: welcome.device_arena_bytes,
         limits: welcome.limits,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::bench::{Bench, passes, passes_quietly, stderr};
 use lightos_protocol::{
+    arena::DEVICE_ARENA_BYTES,
     control::{HelloReply, Opening, Preamble, Purpose, Welcome},
     pages::{ExecutorState, SessionPages},
     socket::Channel,
@@ -18,7 +19,8 @@ fn welcome(listener: &UnixListener) -> (Channel, SessionPages, lightos_protocol:
     assert_eq!(fds.len(), lightos_protocol::control::HELLO_FDS);
     let pages = SessionPages::open(fds.remove(0)).expect("session pages");
     pages.status().set_executor_state(ExecutorState::Ready);
-    channel.send(&HelloReply::Welcome(Welcome::default()), &[]).expect("welcome");
+    let welcome = Welcome { device_arena_bytes: DEVICE_ARENA_BYTES, ..Welcome::default() };
+    channel.send(&HelloReply::Welcome(welcome), &[]).expect("welcome");
     (channel, pages, hello)
 }
 

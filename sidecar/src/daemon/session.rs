@@ -156,12 +156,14 @@ fn start(
             return Err(error);
         }
     };
+    let device_arena_bytes = facts.device_arena_bytes;
     let device = device_info(facts);
     daemon.tenants.serving(tenant, &device);
     let welcome = Welcome {
         tenant_id: tenant.id,
         tenant_class: tenant.class.clone(),
         device,
+        device_arena_bytes,
         limits: Limits::default(),
     };
     if let Err(error) = channel.send(&HelloReply::Welcome(welcome), &[]) {

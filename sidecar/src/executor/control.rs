@@ -42,6 +42,8 @@ pub struct DeviceFacts {
     pub uuid: [u8; 16],
     pub total_bytes: u64,
     pub driver_version: u32,
+    /// Bytes reserved as the device arena.
+    pub device_arena_bytes: u64,
     /// The file the driver was loaded from.
     pub library: String,
 }

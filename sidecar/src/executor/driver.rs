@@ -91,6 +91,10 @@ pub enum StartError {
     Call { call: &'static str, error: CuError },
     #[error("there is no CUDA device {ordinal}: the driver knows {count}")]
     NoSuchDevice { ordinal: u32, count: u32 },
+    #[error(
+        "the device allows one process only (compute mode {mode}), and LightOS needs two: `nvidia-smi -c 0` allows them"
+    )]
+    Exclusive { mode: i32 },
     #[error("the program's device is none of the {count} that the sidecar sees")]
     NoSuchUuid { count: u32 },
 }
@@ -174,6 +178,20 @@ fn device_handle(ordinal: u32) -> Result<sys::CUdevice, StartError> {
     Ok(device)
 }
 
+fn compute_mode(device: sys::CUdevice) -> Result<i32, StartError> {
+    let mut mode = 0;
+    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE;
+    // SAFETY: a valid out-pointer.
+    step("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&mut mode, attribute, device) })?;
+    Ok(mode)
+}
+
+/// The program keeps a context for its queries beside the executor's, so both must be allowed on the device.
+fn check_compute_mode(mode: i32) -> Result<(), StartError> {
+    const DEFAULT: i32 = sys::CUcomputemode::CU_COMPUTEMODE_DEFAULT as i32;
+    if mode == DEFAULT { Ok(()) } else { Err(StartError::Exclusive { mode }) }
+}
+
 /// The retained primary context of one device. It stays for the life of the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
@@ -204,6 +222,7 @@ impl Context {
             devices.find(|device| device.uuid == wanted).ok_or(StartError::NoSuchUuid { count })?
         };
         let raw_device = device_handle(device.ordinal)?;
+        check_compute_mode(compute_mode(raw_device)?)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: a valid out-pointer.
         step("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&mut raw, raw_device) })?;
@@ -240,4 +259,16 @@ pub fn reserve_exactly(base: u64, bytes: u64) -> Result<(), CuError> {
         return Err(CuError::INVALID_VALUE);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_for_one_process_is_refused_with_advice() {
+        assert!(check_compute_mode(0).is_ok());
+        let message = check_compute_mode(3).unwrap_err().to_string();
+        assert!(message.contains("compute mode 3") && message.contains("nvidia-smi -c 0"), "{message}");
+    }
 }

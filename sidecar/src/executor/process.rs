@@ -107,6 +107,7 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
         uuid: device.uuid,
         total_bytes: device.total_bytes,
         driver_version: device.driver_version,
+        device_arena_bytes: executor.device_arena_bytes,
         library,
     };
     tracing::info!(tenant = setup.tenant, pid = setup.pid, program = %setup.program, device = %facts.name, driver = %facts.library, "executor ready");

@@ -26,6 +26,18 @@ pub(crate) enum SessionError {
     Timeline(CuError),
 }
 
+/// Reserves as much of the device arena as the driver grants; the error is that of the smallest size.
+fn reserve_device_arena() -> Result<u64, CuError> {
+    let mut result = Err(CuError::INVALID_VALUE);
+    for bytes in arena::DEVICE_ARENA_SIZES {
+        result = driver::reserve_exactly(arena::DEVICE_ARENA_BASE, bytes).map(|()| bytes);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
 impl Executor {
     /// Takes a program's session over: both arenas are reserved and the device can write the timeline words.
     pub(crate) fn new(
@@ -33,8 +45,7 @@ impl Executor {
         pages: Arc<SessionPages>,
         program: Arc<Channel>,
     ) -> Result<Self, SessionError> {
-        driver::reserve_exactly(arena::DEVICE_ARENA_BASE, arena::DEVICE_ARENA_BYTES)
-            .map_err(SessionError::DeviceArena)?;
+        let device_arena_bytes = reserve_device_arena().map_err(SessionError::DeviceArena)?;
         let host_arena = Reservation::fixed(arena::HOST_ARENA_BASE, arena::HOST_ARENA_BYTES)
             .map_err(SessionError::HostArena)?;
         let timeline = register_timeline(&pages).map_err(SessionError::Timeline)?;
@@ -43,6 +54,7 @@ impl Executor {
             context,
             pages,
             fds: Fds::new(program),
+            device_arena_bytes,
             host_arena,
             timeline,
             modules: Default::default(),
