@@ -50,7 +50,8 @@ def main() -> int:
     gpu = "software GPU" if arguments.softgpu else gpu_name()
     slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
     (arguments.out / f"{slug}-launch-cost.json").write_text(json.dumps({"gpu": gpu, "rounds": arguments.rounds, "figures": rows, "raw": runs}, indent=1) + "\n")
-    lines = [f"# Launch cost on {gpu}", "", f"Command: `python3 tests/gpu/launch_cost.py --dist dist --out docs/results --rounds {arguments.rounds}`. Nanoseconds, medians; native and LightOS alternated.", "",
+    command = " ".join(["python3 tests/gpu/launch_cost.py --dist dist --out docs/results --rounds", str(arguments.rounds), *soft])
+    lines = [f"# Launch cost on the {gpu}", "", f"Command: `{command}`. Nanoseconds, medians; native and LightOS alternated.", "",
              "| figure | native | LightOS | ratio (min–max) |", "| --- | --- | --- | --- |"]
     lines += [f"| {r['figure']} | {r['native']:.0f} | {r['lightos']:.0f} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f}) |" for r in rows]
     (arguments.out / f"{slug}-launch-cost.md").write_text("\n".join(lines) + "\n")
