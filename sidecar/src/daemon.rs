@@ -68,6 +68,9 @@ struct Daemon {
 /// Serves until a signal or an administrator ends it.
 pub fn serve(options: &Options) -> Result<(), ServeError> {
     let group = options.config.group.as_deref().map(peer::group).transpose()?;
+    // Before the socket exists: who sees it may ask for the end.
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|source| ServeError::Io { what: "handle signals", source })?;
     let listening = Arc::new(Listening::bind(&options.socket, group)?);
     let (stop, stopped) = mpsc::channel();
     let telemetry = Telemetry::open(options.softgpu.as_deref())
@@ -83,8 +86,6 @@ pub fn serve(options: &Options) -> Result<(), ServeError> {
         stopping: AtomicBool::new(false),
         stop: stop.clone(),
     });
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|source| ServeError::Io { what: "handle signals", source })?;
     thread("signals", move || {
         for _ in signals.forever() {
             let _ = stop.send("signal");

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// What the shim knows about an event.
 #[derive(Debug)]
 pub struct Event {
-    /// [`NEVER`], [`ASK`], or timeline slot and value of the latest record.
+    /// [`NEVER`], [`DONE`], [`ASK`], or timeline slot and value of the latest record.
     state: AtomicU64,
     /// Whether the latest record belongs to a stream capture.
     captured: AtomicBool,
@@ -28,6 +28,8 @@ pub struct Event {
 
 /// Never recorded: complete, as native has it.
 const NEVER: u64 = 0;
+/// Found complete. Timeline values wrap around, so a record must not be compared with the word for ever. (Slot 0 belongs to nobody.)
+const DONE: u64 = 1;
 /// Recorded by a graph: the executor knows.
 const ASK: u64 = u64::MAX;
 /// Pause between questions to the executor.
@@ -54,26 +56,41 @@ impl Event {
 
     fn is_complete(&self, handle: u64, session: &Session) -> Result<bool, CuResult> {
         match self.state.load(Relaxed) {
-            NEVER => Ok(true),
+            NEVER | DONE => Ok(true),
             ASK => match session.call(&Request::Stream(StreamRequest::EventQuery { event: handle })) {
                 Ok(_) => Ok(true),
                 Err(CuResult::NOT_READY) => Ok(false),
                 Err(error) => Err(error),
             },
-            state => Ok(session.reached((state >> 32) as u32, state as u32)),
+            state => {
+                let reached = session.reached((state >> 32) as u32, state as u32);
+                if reached {
+                    self.settle(state);
+                }
+                Ok(reached)
+            }
         }
+    }
+
+    /// The record that `state` names is complete; a newer one keeps its own state.
+    fn settle(&self, state: u64) {
+        let _ = self.state.compare_exchange(state, DONE, Relaxed, Relaxed);
     }
 
     fn wait(&self, handle: u64, session: &Session) -> Result<(), CuResult> {
         match self.state.load(Relaxed) {
-            NEVER => Ok(()),
+            NEVER | DONE => Ok(()),
             ASK => {
                 while !self.is_complete(handle, session)? {
                     std::thread::sleep(ASK_AGAIN);
                 }
                 Ok(())
             }
-            state => session.wait((state >> 32) as u32, state as u32),
+            state => {
+                session.wait((state >> 32) as u32, state as u32)?;
+                self.settle(state);
+                Ok(())
+            }
         }
     }
 }
@@ -137,7 +154,10 @@ pub fn record(event: u64, stream: u64, flags: u32, local: impl FnOnce() -> CuRes
         let (slot, value) = stream.mark(session, |slot, value| {
             session.send(&EventRecord { event, stream: stream.wire(), flags, slot, value, pad: 0 }, &[])
         })?;
-        known.captured.store(false, Relaxed);
+        if known.captured.swap(false, Relaxed) {
+            // The local twin still belongs to that capture, and would forbid questions while another one is under way.
+            record_locally(event);
+        }
         known.state.store(u64::from(slot) << 32 | u64::from(value), Relaxed);
         Ok(())
     };
@@ -192,8 +212,8 @@ pub fn elapsed(out: Out<f32>, start: u64, end: u64) -> Outcome {
     run().into()
 }
 
-/// Tells the local driver that an event was recorded outside any capture, so that it refuses to let a capture depend on it. Only the
-/// executor has seen the record itself.
+/// Tells the local driver that an event was recorded outside any capture: it then refuses to let a capture depend on it, and takes it for no
+/// part of one. Only the executor has seen the record itself.
 #[cold]
 fn record_locally(event: u64) {
     /// `CU_STREAM_NON_BLOCKING`.

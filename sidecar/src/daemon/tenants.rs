@@ -192,12 +192,13 @@ impl Tenants {
 
     /// The executor has ended; the report stays.
     pub(super) fn finish(&self, tenant: &Tenant, exit: ExecutorExit) {
+        // Under the registry's lock, so that nobody sees the end without its reason.
+        let mut registry = lock(&self.registry);
         *lock(&tenant.state) = match exit {
             ExecutorExit::Clean => TenantState::Finished,
             _ => TenantState::Failed,
         };
         let report = tenant.report(Some(exit));
-        let mut registry = lock(&self.registry);
         registry.running.remove(&tenant.id);
         registry.finished.push_back(Finished { report, lineage: tenant.lineage.clone() });
         while registry.finished.len() > self.max_finished {
@@ -207,8 +208,7 @@ impl Tenants {
 
     /// Reports of running programs, in order of their start.
     pub(super) fn running(&self) -> Vec<TenantReport> {
-        let running: Vec<_> = lock(&self.registry).running.values().cloned().collect();
-        running.iter().map(|tenant| tenant.report(None)).collect()
+        lock(&self.registry).running.values().map(|tenant| tenant.report(None)).collect()
     }
 
     /// Reports of ended and running programs whose number and lineage please `wanted`, in order of their start.
