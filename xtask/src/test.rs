@@ -69,13 +69,24 @@ fn loom() -> Result<()> {
 
 fn clients(rest: &[String]) -> Result<()> {
     let installed = installation()?;
-    let suite = build::root().join("tests/clients");
-    let python = venv(&build::root().join(".venv/clients"), &suite.join("requirements.txt"))?;
+    let clients = build::root().join("tests/clients");
+    let frameworks = clients.join("frameworks");
+    // Frameworks want versions of their own, so each suite has its own environment.
+    for (name, suite) in [("clients", &clients), ("frameworks", &frameworks)] {
+        pytest(&installed, name, suite, rest)?;
+    }
+    Ok(())
+}
+
+/// Runs `test_<name>.py` of folder `suite` with the requirements beside it.
+fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result<()> {
+    let python = venv(&build::root().join(".venv").join(name), &suite.join("requirements.txt"))?;
     check(
         Command::new(python)
             .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
+            .arg(format!("test_{name}.py"))
             .args(rest)
-            .current_dir(&suite)
+            .current_dir(suite)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("LIGHTOS_BIN", installed.join("lightos"))
             .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
