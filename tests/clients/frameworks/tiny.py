@@ -87,7 +87,7 @@ def many_small_kernels():
 
 
 def jit():
-    """From the third call on TinyJit launches a CUDA graph whose node parameters it exchanges."""
+    """From the second call on TinyJit launches a CUDA graph whose node parameters it exchanges."""
 
     @TinyJit
     def step(x: Tensor) -> Tensor:
