@@ -203,11 +203,22 @@ pub fn elapsed(out: Out<f32>, start: u64, end: u64) -> Outcome {
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         let out = out.required()?;
-        match session.call(&Request::Stream(StreamRequest::EventElapsed { start, end }))? {
-            Reply::F32(milliseconds) => out.put(milliseconds),
-            _ => return Err(CuResult::UNKNOWN),
+        loop {
+            match session.call(&Request::Stream(StreamRequest::EventElapsed { start, end })) {
+                Ok(Reply::F32(milliseconds)) => {
+                    out.put(milliseconds);
+                    return Ok(());
+                }
+                Ok(_) => return Err(CuResult::UNKNOWN),
+                // The timeline word is written right before the event is recorded: complete here, but not yet there.
+                Err(CuResult::NOT_READY)
+                    if first.is_complete(start, session)? && second.is_complete(end, session)? =>
+                {
+                    std::thread::yield_now();
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
     };
     run().into()
 }

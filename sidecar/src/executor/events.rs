@@ -56,9 +56,10 @@ impl Executor {
     pub(crate) fn event_record(&mut self, record: &EventRecord) -> Result<(), CuError> {
         let event = self.events.raw(record.event)?;
         let stream = self.streams.raw(record.stream)?;
+        // The word first: whoever sees something that waited for the event must find the event complete.
+        self.write_timeline(stream, record.slot, record.value)?;
         // SAFETY: both handles are live. The flags (`CU_EVENT_RECORD_EXTERNAL`) mean something in a capture only, and there is none here.
-        check(unsafe { sys::cuEventRecord(event, stream) })?;
-        self.write_timeline(stream, record.slot, record.value)
+        check(unsafe { sys::cuEventRecord(event, stream) })
     }
 
     /// Makes a stream wait for an event's latest record.
