@@ -28,6 +28,9 @@ pub struct Module {
 
 static MODULES: Table<Module> = Table::new();
 
+/// The newest PTX ISA that a driver for CUDA 13.0 accepts.
+const NEWEST_PTX: (u32, u32) = (9, 0);
+
 /// `cuModuleLoadDataEx`.
 ///
 /// # Safety
@@ -89,12 +92,20 @@ impl Module {
         let program = loaded.map_err(|error| {
             globals.iter().for_each(|at| memory::free_global(*at));
             options.report("", &error.log);
-            match (full, error.unsupported) {
+            match (full, error.version > Some(NEWEST_PTX)) {
                 (true, _) => Error::OUT_OF_MEMORY,
                 (_, true) => Error::UNSUPPORTED_PTX_VERSION,
                 (_, false) => Error::INVALID_PTX,
             }
         })?;
+        if program.version() > NEWEST_PTX {
+            globals.iter().for_each(|at| memory::free_global(*at));
+            options.report(
+                "",
+                "Unsupported .version: the PTX was compiled with a newer toolchain than CUDA 13.0\n",
+            );
+            return Err(Error::UNSUPPORTED_PTX_VERSION);
+        }
         let (major, minor) = device.profile().compute_capability;
         if program.kernels().any(|kernel| kernel.target_sm > major * 10 + minor) {
             globals.iter().for_each(|at| memory::free_global(*at));

@@ -105,9 +105,11 @@ impl std::fmt::Display for Place {
 #[error("{log}")]
 pub struct LoadError {
     pub log: String,
-    /// True where the text is PTX of a newer ISA or an instruction the machine does not carry
-    /// (CUDA_ERROR_UNSUPPORTED_PTX_VERSION); false for text that is not PTX (CUDA_ERROR_INVALID_PTX).
+    /// True where the text is PTX but holds an instruction that the machine does not carry, false where it is not PTX. Both
+    /// are CUDA_ERROR_INVALID_PTX.
     pub unsupported: bool,
+    /// The text's `.version`, 8.3 as `(8, 3)`; `None` where the text could not be read.
+    pub version: Option<(u32, u32)>,
 }
 
 /// One kernel parameter as `cuFuncGetParamInfo` reports it. Bytes.

@@ -176,9 +176,22 @@ fn broken_images_fail_with_a_log() {
         names.as_ptr(),
         values.as_mut_ptr()
     ));
-    assert!(matches!(code, 218 | 222), "{code}");
+    assert_eq!(code, 218);
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains("frobnicate") && log.contains("14"), "{log}");
+}
+
+#[test]
+fn refused_ptx_has_the_code_of_its_reason() {
+    primary();
+    let load = |text: String| {
+        let (text, mut handle) = (CString::new(text).unwrap(), 0);
+        code!(module::cuModuleLoadData(&mut handle, text.as_ptr().cast()))
+    };
+    let known_but_not_carried = BUMP.replace("add.u32 %r3, %r2, %r1;", "vadd.u32.u32.u32 %r3, %r2, %r1;");
+    assert_eq!(load(known_but_not_carried), 218);
+    assert_eq!(load(BUMP.replace("8.0", "9.0")), 0);
+    assert_eq!(load(BUMP.replace("8.0", "9.1")), 222);
 }
 
 #[test]

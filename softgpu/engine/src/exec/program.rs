@@ -29,6 +29,7 @@ struct Kernel {
 /// A module in executable form. Immutable but for its variables, which live in device memory.
 #[derive(Debug)]
 pub struct Program {
+    version: (u32, u32),
     pub(super) functions: Vec<Function>,
     pub(super) constants: Constants,
     pub(super) heap: Heap,
@@ -42,10 +43,13 @@ impl Program {
     /// address), or `None` when there is no more.
     ///
     /// # Errors
-    /// [`LoadError`] with a log that names line, column and opcode; see its `unsupported`.
+    /// [`LoadError`] with a log that names line, column and opcode.
     pub fn load(ptx: &str, allocate: &mut dyn FnMut(u64, u64) -> Option<u64>) -> Result<Program, LoadError> {
-        let module = lightos_kernels::ptx::parse(ptx)
-            .map_err(|e| LoadError { log: format!("ptxas-like: {e}"), unsupported: false })?;
+        let module = lightos_kernels::ptx::parse(ptx).map_err(|e| LoadError {
+            log: format!("ptxas-like: {e}"),
+            unsupported: false,
+            version: None,
+        })?;
         Program::decode(&module, allocate).map_err(|(reject, span, opcode)| {
             let (what, unsupported) = match reject {
                 Reject::Invalid(what) => (what, false),
@@ -60,7 +64,7 @@ impl Program {
                 Some(opcode) => format!("{at}: {opcode}: {what}"),
                 None => format!("{at}: {what}"),
             };
-            LoadError { log, unsupported }
+            LoadError { log, unsupported, version: Some(module.version) }
         })
     }
 
@@ -117,7 +121,13 @@ impl Program {
             }
         }
         let by_name = kernels.iter().enumerate().map(|(i, k)| (k.info.name.clone(), i)).collect();
-        Ok(Program { functions, constants: scope.constants.table, heap, kernels, by_name, globals })
+        let (version, constants) = (module.version, scope.constants.table);
+        Ok(Program { version, functions, constants, heap, kernels, by_name, globals })
+    }
+
+    /// The text's `.version`, 8.3 as `(8, 3)`.
+    pub fn version(&self) -> (u32, u32) {
+        self.version
     }
 
     /// All kernels, in order of their text.
