@@ -172,7 +172,7 @@ impl Program {
         }
         let params: Vec<AtomicU64> = params.into_iter().map(AtomicU64::new).collect();
         let workspace = if shape.cooperative { PARAM_WINDOW + param_words as u64 * 8 } else { 0 };
-        let dynamic = shape.dynamic_shared_bytes.next_multiple_of(16);
+        let dynamic = shape.dynamic_shared_bytes;
         let run = GridRun {
             program: self,
             function: kernel.function,

@@ -230,6 +230,20 @@ BASE: st.param.b32 [r], %r1;
 ";
 
 #[test]
+fn a_result_that_the_callee_does_not_give_is_no_fault() {
+    let body = "{ .param .b64 a; .param .b64 v; st.param.b64 [a], %rd0; call.uni (v), consume, (a); ld.param.b64 %rd1, [v]; } ret;";
+    let declared = format!(
+        "{HEADER}.extern .func (.param .b64 v) consume (.param .b64 a);
+        .visible .func consume(.param .b64 a) {{ .reg .b64 %rd<2>; ld.param.u64 %rd1, [a]; st.u32 [%rd1], 42; ret; }}"
+    );
+    let device = Device::default();
+    let program = device.load(&kernel(body).replacen(HEADER, &declared, 1)).unwrap();
+    let out = device.allocate(40 * 8);
+    device.run(&program, "k", shape(1, 1), &[out, 0]).unwrap();
+    assert_eq!(device.download::<u32>(out, 1), [42]);
+}
+
+#[test]
 fn recursion_with_different_depth_per_lane() {
     let ptx = kernel(
         "{ .param .b32 a; .param .b32 v; and.b32 %r1, %r0, 15; st.param.b32 [a], %r1; call (v), fib, (a); ld.param.b32 %r2, [v]; }

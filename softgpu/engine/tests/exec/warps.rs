@@ -128,6 +128,8 @@ fn dynamic_shared_memory_follows_the_static() {
     let out = device.allocate(16);
     device.run(&program, "k", Shape { shared: 16, ..shape(1, 1) }, &[out]).unwrap();
     assert_eq!(device.download::<u32>(out, 4), [32, 9, 16, 0]);
+    device.run(&program, "k", Shape { shared: 22, ..shape(1, 1) }, &[out]).unwrap();
+    assert_eq!(device.download::<u32>(out, 4), [32, 9, 22, 0], "the size is the launch's own, not rounded");
     let beyond = ptx.replace("[%r1+12]", "[%r1+16]");
     let program = device.load(&beyond).unwrap();
     let run = device.run(&program, "k", Shape { shared: 16, ..shape(1, 1) }, &[out]);
