@@ -41,6 +41,8 @@ impl<T> Slots<T> {
     }
 
     /// The slot of `key`, or the empty one where it would go. There is always an empty one.
+    ///
+    /// 0 is never found: an empty slot may already hold the value that is about to get its key.
     fn find(&self, key: u64) -> (&Slot<T>, bool) {
         let mask = self.slots.len() - 1;
         // Handles are addresses: the product's high bits depend on all of theirs.
@@ -49,8 +51,8 @@ impl<T> Slots<T> {
             let slot = &self.slots[at];
             // SYNC: handle-slot. The value was stored before the key.
             match slot.key.load(Acquire) {
-                found if found == key => return (slot, true),
                 0 => return (slot, false),
+                found if found == key => return (slot, true),
                 _ => at = (at + 1) & mask,
             }
         }
@@ -176,6 +178,12 @@ mod tests {
         table.insert(0, leaked(1));
         table.insert(8, leaked(2));
         assert_eq!(table.get(0), None);
+        // An insertion between its two stores.
+        let value = std::ptr::from_ref(leaked(3)).cast_mut();
+        let (slot, _) = table.current().unwrap().find(0);
+        slot.value.store(value, Release);
+        assert_eq!((table.get(0), table.remove(0)), (None, None));
+        assert_eq!(slot.value.load(Acquire), value, "the insertion's value is still there");
     }
 
     #[test]

@@ -77,9 +77,13 @@ unsafe fn elf(reader: Reader) -> Option<u64> {
         let segment_bytes = u64::from(reader.get::<u16>(0x36));
         let segment_count = u64::from(reader.get::<u16>(0x38));
         let section_bytes = u64::from(reader.get::<u16>(0x3a));
-        let section_count = u64::from(reader.get::<u16>(0x3c));
+        let section_count = match reader.get::<u16>(0x3c) {
+            // Too many for the header's field: the first section's size field has the count.
+            0 if sections != 0 => reader.get::<u64>(sections.checked_add(32)?),
+            count => u64::from(count),
+        };
         let mut end = 64.max(segments.checked_add(segment_bytes * segment_count)?);
-        end = end.max(sections.checked_add(section_bytes * section_count)?);
+        end = end.max(sections.checked_add(section_bytes.checked_mul(section_count)?)?);
         for segment in 0..segment_count {
             let at = segments + segment * segment_bytes;
             end = end.max(reader.get::<u64>(at + 8).checked_add(reader.get::<u64>(at + 32))?);
@@ -168,13 +172,21 @@ mod tests {
             Some(192),
             "uninitialised data has no bytes"
         );
-        let mut segments = elf(64, &[]);
+        let mut segments = elf(0, &[]);
         put(&mut segments, 0x20, &64u64.to_le_bytes());
         put(&mut segments, 0x36, &56u16.to_le_bytes());
         put(&mut segments, 0x38, &1u16.to_le_bytes());
         put(&mut segments, 64 + 8, &256u64.to_le_bytes());
         put(&mut segments, 64 + 32, &100u64.to_le_bytes());
         assert_eq!(length(&segments), Some(356), "a segment is last");
+    }
+
+    #[test]
+    fn elf_files_may_have_more_sections_than_their_header_can_say() {
+        let mut image = elf(128, &[(0, 0, 3), (1, 300, 500), (1, 900, 10)]);
+        put(&mut image, 0x3c, &0u16.to_le_bytes());
+        assert_eq!(length(&image), Some(910));
+        assert_eq!(length(&elf(0, &[])), Some(64), "no table, no sections");
     }
 
     #[test]
