@@ -25,6 +25,7 @@ use crate::telemetry::Telemetry;
 use listener::Listening;
 pub use listener::{ListenError, default_socket};
 use tenants::Tenants;
+pub(crate) use tenants::is_alive;
 
 /// How long executors may take to end before they are killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -199,6 +199,19 @@ pub fn is_running(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
 }
 
+/// Stops every thread of an executor that its sidecar has not reaped, as if its driver did not return; SIGCONT or SIGKILL end that.
+pub fn stop(pid: u32) {
+    // SAFETY: nothing but a signal is sent.
+    unsafe { libc::kill(pid as i32, libc::SIGSTOP) };
+    let is_stopped = |task: std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("stat"))
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+    };
+    let all_are =
+        || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.flatten().all(is_stopped));
+    assert!(wait_until(Duration::from_secs(5), all_are), "process {pid} does not stop");
+}
+
 /// Asks `condition` every few milliseconds; whether it came true in time.
 pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + timeout;

@@ -200,3 +200,13 @@ fn a_killed_program_loses_its_executor_within_a_second() {
 fn even_if_a_forked_child_keeps_the_socket() {
     killed_program_loses_its_executor(true);
 }
+
+#[test]
+fn a_daemon_ends_after_it_has_reaped_an_executor_that_does_not_listen() {
+    let mut sidecar = Sidecar::start();
+    let _client = RawClient::connect(&sidecar.socket()).unwrap();
+    lightos_tests::stop(sidecar.executors()[0]);
+    sidecar.signal(libc::SIGTERM);
+    assert_eq!(sidecar.wait(8 * SECOND), Some(0), "{}", sidecar.log());
+    assert!(sidecar.log().contains("Signal(9)"), "not reaped:\n{}", sidecar.log());
+}

@@ -179,3 +179,34 @@ fn a_private_sidecar_ends_with_the_run_however_that_ends() {
         assert!(wait_until(2 * SECOND, || !is_running(found.unwrap())), "{signal:?}");
     }
 }
+
+#[test]
+fn a_run_ends_only_when_its_executors_have() {
+    let sidecar = Sidecar::start();
+    let socket = sidecar.socket();
+    let program = format!("{PROGRAM}import sys; sys.stdin.read()");
+    let mut child = run(&["--socket", socket.to_str().unwrap()], &["python3", "-c", &program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut done = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut done).unwrap();
+    let executor = sidecar.executors()[0];
+    // As if the driver took its time to give memory back.
+    lightos_tests::stop(executor);
+    drop(child.stdin.take());
+    let early = wait_until(SECOND, || child.try_wait().unwrap().is_some());
+    // SAFETY: the executor is stopped, so its sidecar has not reaped it; nothing but a signal is sent.
+    unsafe { libc::kill(executor as i32, libc::SIGCONT) };
+    assert!(!early, "the run has ended before its executor");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(sidecar.executors().is_empty());
+}
+
+#[test]
+fn a_sidecar_that_was_named_must_answer() {
+    let (done, stdout, stderr) = output(&["--socket", "/nonexistent/x.sock"], &["echo", "ran"]);
+    assert_eq!((done.status.code(), stdout.as_str()), (Some(125), ""));
+    assert!(stderr.contains("/nonexistent/x.sock") && stderr.contains("lightos sidecar"), "{stderr}");
+}

@@ -17,10 +17,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum AskError {
     #[error("no sidecar answers at {}; start one with `lightos sidecar`", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "))]
     NoSidecar(Vec<PathBuf>),
-    #[error("cannot connect to the sidecar at {}: {source}", path.display())]
+    #[error("cannot connect to the sidecar at {}: {source}{}", path.display(), advice(source))]
     Connect { path: PathBuf, source: io::Error },
     #[error("the sidecar does not answer: {0} (is it another version than this command?)")]
     Socket(#[from] SocketError),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; its configuration's `group` names who may connect besides its own user: join that group"
+        }
+        _ => "",
+    }
 }
 
 /// A sidecar that was reached.

@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use super::client::Client;
+use super::client::{AskError, Client};
 use super::{Dispatch, RunArgs};
 use crate::layout::{self, LayoutError};
 use private::{PrivateError, PrivateSidecar};
@@ -28,7 +28,9 @@ const CODE_NOT_FOUND: u8 = 127;
 enum RunError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    #[error("cannot write the report {}: {source}", path.display())]
+    #[error(transparent)]
+    NoSidecar(#[from] AskError),
+    #[error("cannot write the report {}: {source}; name a file in a folder that exists and can be written to", path.display())]
     Report { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Private(#[from] PrivateError),
@@ -90,11 +92,16 @@ fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     };
     let outcome = execute(command, Path::new(&args.command[0]));
 
+    // Natively a program's device memory is free by the time its parent sees its end: so it is here, with or without a report.
+    let tenants = match sidecar.socket() {
+        Some(socket) => report::collect(socket, matches!(sidecar, Sidecar::Private(_))),
+        None => Ok(Vec::new()),
+    };
     if let Some(report) = report {
-        let tenants = match sidecar.socket() {
-            Some(socket) => report::collect(socket, matches!(sidecar, Sidecar::Private(_))),
-            None => Vec::new(),
-        };
+        let tenants = tenants.unwrap_or_else(|error| {
+            eprintln!("lightos: the report names no program: {error}");
+            Vec::new()
+        });
         report.write(args, &sidecar, outcome.as_ref().ok().copied().map(exit_code), &tenants)?;
     }
     if let Sidecar::Private(sidecar) = sidecar {
@@ -103,16 +110,21 @@ fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     outcome.map(|status| ExitCode::from(exit_code(status)))
 }
 
-/// The sidecar at the named or usual place where one answers; a private one otherwise, and for the software GPU unless a place is named (the
-/// one at the usual place owns the machine's own device).
+/// The sidecar at the named place, which must answer; else the one at the usual place where one answers; else a private one, which the
+/// software GPU always gets unless a place is named (the one at the usual place owns the machine's own device).
 fn choose(args: &RunArgs) -> Result<Sidecar, RunError> {
     if args.dispatch == Dispatch::Off {
         return Ok(Sidecar::None);
     }
-    if (args.socket.is_some() || !args.softgpu)
-        && let Ok(client) = Client::connect(args.socket.as_deref())
-    {
-        return Ok(Sidecar::Running(client.path().to_owned()));
+    if let Some(socket) = &args.socket {
+        return Ok(Sidecar::Running(Client::connect(Some(socket))?.path().to_owned()));
+    }
+    if !args.softgpu {
+        match Client::connect(None) {
+            Ok(client) => return Ok(Sidecar::Running(client.path().to_owned())),
+            Err(AskError::NoSidecar(_)) => {}
+            Err(error) => eprintln!("lightos: {error}; a private sidecar serves this command"),
+        }
     }
     Ok(Sidecar::Private(PrivateSidecar::start(args.softgpu, &args.log)?))
 }

@@ -12,6 +12,8 @@ use lightos_protocol::pages::{COUNTER_ROWS, REASON_COUNT, SessionPages};
 use super::peer::Peer;
 use crate::config::Config;
 
+/// How long the kernel and the driver may take to clear away a killed executor.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest name of a function, reason or process that is taken from a program.
 const MAX_NAME_BYTES: usize = 128;
 /// The class of programs that ask for none; classes get a meaning with the governor's policies.
@@ -117,7 +119,7 @@ impl Tenant {
 }
 
 /// Whether a process exists and has not ended; one that its parent has not waited for yet has ended.
-fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // The name in parentheses may hold anything; the state follows the last one.
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
@@ -229,15 +231,20 @@ impl Tenants {
         lock(&self.registry).devices.clone()
     }
 
-    /// Ends every executor; kills those that have not ended after `patience`.
+    /// Ends every executor; kills those that have not ended after `patience`, and returns once all have been reaped or the driver does not
+    /// let go of them: what they held is then free for whoever waits for the daemon's end.
     pub(super) fn end_all(&self, patience: Duration) {
         let all = || lock(&self.registry).running.values().cloned().collect::<Vec<_>>();
         all().iter().for_each(|tenant| tenant.end());
-        let deadline = Instant::now() + patience;
-        while !all().is_empty() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let gone_within = |patience| {
+            let deadline = Instant::now() + patience;
+            while !all().is_empty() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        gone_within(patience);
         all().iter().for_each(|tenant| tenant.kill());
+        gone_within(KILL_TIMEOUT);
     }
 }
 

@@ -12,7 +12,8 @@ use std::os::unix::process::CommandExt;
 use crate::layout::{self, LayoutError};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The sidecar's own patience with its executors, and some more.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no private sidecar.
 #[derive(Debug, thiserror::Error)]

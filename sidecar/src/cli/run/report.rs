@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::{RunArgs, RunError, Sidecar};
 use crate::cli::client::Client;
 use crate::cli::tenant_json::tenant;
+use crate::daemon::is_alive;
 
-/// An executor ends within a second of its program.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// An executor ends within a second of its program; the driver may need longer to take a full device back.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The opened file: a path that cannot be written is known before the command starts.
 pub(super) struct ReportFile {
@@ -54,32 +55,25 @@ impl ReportFile {
     }
 }
 
-/// The reports of the command's processes, after their executors have ended. A sidecar that cannot be asked any more has none.
-pub(super) fn collect(socket: &Path, is_private: bool) -> Vec<TenantReport> {
+/// The reports of the command's processes, after the executors of those that have ended have ended as well.
+pub(super) fn collect(socket: &Path, is_private: bool) -> Result<Vec<TenantReport>, String> {
     let question = if is_private { Admin::Report { tenant_id: None } } else { Admin::ReportOfDescendants };
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
         let answer = Client::connect(Some(socket)).and_then(|client| client.ask(&question));
-        let tenants = match answer {
-            Ok(AdminReply::Report(tenants)) => tenants,
-            Ok(AdminReply::Failed(message)) => {
-                eprintln!("lightos: no report: {message}");
-                return Vec::new();
-            }
-            Ok(other) => {
-                eprintln!("lightos: no report: unexpected answer {other:?}");
-                return Vec::new();
-            }
-            Err(error) => {
-                eprintln!("lightos: no report: {error}");
-                return Vec::new();
-            }
+        let tenants = match answer.map_err(|error| error.to_string())? {
+            AdminReply::Report(tenants) => tenants,
+            AdminReply::Failed(message) => return Err(message),
+            other => return Err(format!("unexpected answer {other:?}")),
         };
-        let is_settled =
-            |tenant: &TenantReport| matches!(tenant.state, TenantState::Finished | TenantState::Failed);
         if tenants.iter().all(is_settled) || Instant::now() > deadline {
-            return tenants;
+            return Ok(tenants);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether there is nothing to wait for: the executor is gone, or its program goes on without the command that started it.
+fn is_settled(tenant: &TenantReport) -> bool {
+    matches!(tenant.state, TenantState::Finished | TenantState::Failed) || is_alive(tenant.pid)
 }
