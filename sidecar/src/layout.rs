@@ -140,9 +140,23 @@ pub fn prepend(first: &Path, rest: Option<&OsStr>) -> OsString {
     list
 }
 
+/// The library path `list` without the folders of the CUDA toolkit's stubs. They hold a `libcuda.so` to link against, which the loader
+/// would take for the driver and which refuses to start.
+pub fn without_stubs(list: &OsStr) -> OsString {
+    let folders = std::env::split_paths(list).filter(|folder| !folder.ends_with("stubs"));
+    std::env::join_paths(folders).unwrap_or_else(|_| list.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stub_folders_are_left_out() {
+        let list = OsStr::new("/usr/local/cuda/lib64/stubs:/a:/cuda/stubs/:/b stubs");
+        assert_eq!(without_stubs(list), "/a:/b stubs");
+        assert_eq!(without_stubs(OsStr::new("")), "");
+    }
 
     #[test]
     fn a_build_folder_becomes_a_library_folder() {

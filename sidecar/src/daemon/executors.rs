@@ -95,9 +95,12 @@ impl ExecutorProcess {
         command.envs(environment.iter().filter(|(name, value)| is_driver_variable(name, value)).cloned());
         // SAFETY: `spread_out` makes one system call and allocates nothing, as a forked child must.
         unsafe { command.pre_exec(spread_out) };
+        let mut libraries = std::env::var_os("LD_LIBRARY_PATH").map(|list| layout::without_stubs(&list));
         if let Some(folder) = &options.softgpu {
-            let path = layout::prepend(folder, std::env::var_os("LD_LIBRARY_PATH").as_deref());
-            command.env("LD_LIBRARY_PATH", path);
+            libraries = Some(layout::prepend(folder, libraries.as_deref()));
+        }
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
         }
         let child = command.spawn().map_err(StartError::Spawn)?;
         let process = Self { child, channel: Channel::from(ours) };

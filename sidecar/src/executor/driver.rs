@@ -18,6 +18,7 @@ impl CuError {
     pub const OUT_OF_MEMORY: Self = Self(2);
     pub const NOT_INITIALIZED: Self = Self(3);
     pub const DEINITIALIZED: Self = Self(4);
+    pub const STUB_LIBRARY: Self = Self(34);
     pub const NO_DEVICE: Self = Self(100);
     pub const INVALID_DEVICE: Self = Self(101);
     pub const INVALID_IMAGE: Self = Self(200);
@@ -89,13 +90,22 @@ pub enum StartError {
     NoLibrary,
     #[error("{call} failed: {error} (driver {})", library_path().unwrap_or_default().display())]
     Call { call: &'static str, error: CuError },
-    #[error("there is no CUDA device {ordinal}: the driver knows {count}")]
+    #[error(
+        "{} is the CUDA toolkit's stub, not a driver: take its folder off LD_LIBRARY_PATH and the loader's configuration",
+        library_path().unwrap_or_default().display()
+    )]
+    Stub,
+    #[error(
+        "there is no CUDA device {ordinal}: the driver knows {count}; check `device` in the sidecar's configuration and its CUDA_VISIBLE_DEVICES"
+    )]
     NoSuchDevice { ordinal: u32, count: u32 },
     #[error(
         "the device allows one process only (compute mode {mode}), and LightOS needs two: `nvidia-smi -c 0` allows them"
     )]
     Exclusive { mode: i32 },
-    #[error("the program's device is none of the {count} that the sidecar sees")]
+    #[error(
+        "the program's device is none of the {count} that the sidecar sees; check the sidecar's CUDA_VISIBLE_DEVICES"
+    )]
     NoSuchUuid { count: u32 },
 }
 
@@ -124,7 +134,15 @@ pub fn load() -> Result<(), StartError> {
         return Err(StartError::NoLibrary);
     }
     // SAFETY: cuInit takes no pointers.
-    step("cuInit", unsafe { sys::cuInit(0) })
+    started(check(unsafe { sys::cuInit(0) }))
+}
+
+/// What `cuInit` said.
+fn started(outcome: Result<(), CuError>) -> Result<(), StartError> {
+    outcome.map_err(|error| match error {
+        CuError::STUB_LIBRARY => StartError::Stub,
+        error => StartError::Call { call: "cuInit", error },
+    })
 }
 
 /// The file that the driver was loaded from, for messages.
@@ -264,6 +282,13 @@ pub fn reserve_exactly(base: u64, bytes: u64) -> Result<(), CuError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stub_is_called_one() {
+        assert!(started(Ok(())).is_ok());
+        let message = started(Err(CuError(34))).unwrap_err().to_string();
+        assert!(message.contains("stub") && message.contains("LD_LIBRARY_PATH"), "{message}");
+    }
 
     #[test]
     fn a_device_for_one_process_is_refused_with_advice() {
