@@ -362,3 +362,52 @@ fn a_module_from_a_file_runs() {
     });
     assert_eq!(report["launches"], 1, "{report:#}");
 }
+
+#[test]
+fn an_image_that_found_no_room_is_loaded_when_there_is_some() {
+    const LARGE: &std::ffi::CStr = c".version 7.0
+.target sm_70
+.address_size 64
+.visible .global .align 4 .b8 large[67108864];
+.visible .entry first(.param .u64 p)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<3>;
+    ld.param.u64 %rd1, [p];
+    mov.u64 %rd2, large;
+    ld.global.u32 %r1, [%rd2];
+    add.s32 %r1, %r1, 7;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
+";
+    twice("an_image_that_found_no_room_is_loaded_when_there_is_some", || {
+        start();
+        let mut notes = Notes::default();
+        let mut out = words(1);
+        let mut module = null_mut();
+        // SAFETY: a valid out-pointer and a complete text.
+        ok(unsafe { sys::cuModuleLoadData(&mut module, LARGE.as_ptr().cast()) });
+        let first = function(module, c"first");
+        let mut filling = Vec::new();
+        let mut bytes = 64 << 30;
+        while bytes >= 1 << 20 {
+            let mut address = 0;
+            // SAFETY: a valid out-pointer.
+            match unsafe { sys::cuMemAlloc_v2(&mut address, bytes) } {
+                sys::CUresult::CUDA_SUCCESS => filling.push(address),
+                _ => bytes /= 2,
+            }
+        }
+        // A driver that loads late has no room for the image now.
+        let refused = launch(first, 1, null_mut(), &mut [(&raw mut out).cast()]) as u32;
+        assert!(refused == 0 || refused == 2, "{refused}");
+        for address in filling {
+            // SAFETY: allocated above, used by nothing.
+            ok(unsafe { sys::cuMemFree_v2(address) });
+        }
+        notes.code("launch", launch(first, 1, null_mut(), &mut [(&raw mut out).cast()]));
+        notes.add("out", get(out, 1));
+        notes.0
+    });
+}

@@ -38,7 +38,7 @@ enum Image {
     Loaded(Loaded),
     /// The `CUmodule` of a library.
     OfLibrary(u64),
-    /// It could not be loaded, and will not be.
+    /// The driver does not take it, and will not.
     Broken(CuError),
 }
 
@@ -78,10 +78,12 @@ impl Modules {
         }
         let Image::File { fd, bytes, options } = image else { return Err(CuError::INVALID_HANDLE) };
         let result = load(fd, *bytes, options, library);
-        *image = match result {
-            Ok(loaded) => Image::Loaded(loaded),
-            Err(error) => Image::Broken(error),
-        };
+        match result {
+            Ok(loaded) => *image = Image::Loaded(loaded),
+            // The next use may find room.
+            Err(CuError::OUT_OF_MEMORY | CuError::OPERATING_SYSTEM) => {}
+            Err(error) => *image = Image::Broken(error),
+        }
         result
     }
 
