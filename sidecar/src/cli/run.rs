@@ -110,16 +110,18 @@ fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     outcome.map(|status| ExitCode::from(exit_code(status)))
 }
 
-/// The sidecar at the named place, which must answer; else the one at the usual place where one answers; else a private one, which the
-/// software GPU always gets unless a place is named (the one at the usual place owns the machine's own device).
+/// The sidecar at the named place, or at the usual one, where one answers; else a private one, which the software GPU always gets unless a
+/// place is named (the one at the usual place owns the machine's own device).
 fn choose(args: &RunArgs) -> Result<Sidecar, RunError> {
     if args.dispatch == Dispatch::Off {
         return Ok(Sidecar::None);
     }
     if let Some(socket) = &args.socket {
-        return Ok(Sidecar::Running(Client::connect(Some(socket))?.path().to_owned()));
-    }
-    if !args.softgpu {
+        match Client::connect(Some(socket)) {
+            Ok(client) => return Ok(Sidecar::Running(client.path().to_owned())),
+            Err(error) => eprintln!("lightos: {error}; a private sidecar serves this command"),
+        }
+    } else if !args.softgpu {
         match Client::connect(None) {
             Ok(client) => return Ok(Sidecar::Running(client.path().to_owned())),
             Err(AskError::NoSidecar(_)) => {}
