@@ -131,13 +131,16 @@ impl Session {
     fn watch(&self) {
         connect::wait_for_hangup(&self.channel);
         let text = self.pages.status().error_text();
-        self.fail(CuResult::LAUNCH_FAILED);
+        // The line first: a program that sees the error may end at once.
         if session().is_some() {
-            ops::memory::abandon();
             let why = if text.is_empty() { "the executor is gone".to_owned() } else { text };
             life::warn(&format!(
                 "the session with the sidecar ended ({why}); CUDA calls of this process fail from now on"
             ));
+        }
+        self.fail(CuResult::LAUNCH_FAILED);
+        if session().is_some() {
+            ops::memory::abandon();
         }
     }
 
