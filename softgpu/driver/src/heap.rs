@@ -37,6 +37,17 @@ pub mod pages {
         Ok(start)
     }
 
+    /// How long running kernels may take to notice that a range is gone. They do within some thousand instructions.
+    pub const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+    /// Unmaps pages whose range has left the address space, once no kernel can still be using them. Pages that a kernel
+    /// does not let go of stay mapped: nothing gets their address again.
+    pub fn retire(start: u64, bytes: u64) {
+        if lightos_softgpu_engine::exec::quiesce(GRACE) {
+            unmap(start, bytes);
+        }
+    }
+
     /// Unmaps pages that this driver mapped.
     pub fn unmap(start: u64, bytes: u64) {
         if bytes > 0 {
@@ -84,7 +95,7 @@ pub fn free(device: Device, start: u64, bytes: u64) {
         heap(device).give_back(device, start, bytes.next_multiple_of(ALIGNMENT));
     } else {
         let bytes = bytes.next_multiple_of(CHUNK_BYTES);
-        pages::unmap(start, bytes);
+        pages::retire(start, bytes);
         device.release(bytes);
     }
 }
@@ -134,7 +145,7 @@ impl Heap {
         }
         if chunk_is_free {
             self.chunks.remove(&chunk);
-            pages::unmap(chunk, CHUNK_BYTES);
+            pages::retire(chunk, CHUNK_BYTES);
             device.release(CHUNK_BYTES);
         } else {
             self.put(start, bytes);

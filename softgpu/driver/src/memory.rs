@@ -146,7 +146,7 @@ pub fn free_host(start: u64) -> Result {
     }
     context.synchronize()?;
     let range = SPACE.remove(start, is_host).ok_or(Error::INVALID_VALUE)?;
-    pages::unmap(range.start, range.bytes.next_multiple_of(PAGE));
+    pages::retire(range.start, range.bytes.next_multiple_of(PAGE));
     Ok(())
 }
 
@@ -212,7 +212,7 @@ pub fn address_range(address: u64) -> Result<(u64, usize)> {
 pub(crate) fn forget_context(context: u64) {
     for range in SPACE.drain(|range| range.context == context) {
         match range.kind {
-            Kind::Host(_) => pages::unmap(range.start, range.bytes.next_multiple_of(PAGE)),
+            Kind::Host(_) => pages::retire(range.start, range.bytes.next_multiple_of(PAGE)),
             Kind::Registered(_) | Kind::Mapped { .. } => {}
             _ => heap::free(range.device, range.start, range.bytes),
         }

@@ -307,9 +307,16 @@ pub fn unmap(start: u64, bytes: u64) -> Result {
         context.settle(UNMAP_PATIENCE);
     }
     let mut vmm = vmm();
+    for at in &starts {
+        SPACE.remove(*at, |range| matches!(range.kind, Kind::Mapped { .. }));
+    }
+    // A kernel that does not let go keeps the pages: they go with the reservation, or under the next mapping.
+    let are_unused = lightos_softgpu_engine::exec::quiesce(pages::GRACE);
     for at in starts {
         let Some(mapping) = vmm.mappings.remove(&at) else { continue };
-        SPACE.remove(at, |range| matches!(range.kind, Kind::Mapped { .. }));
+        if !are_unused {
+            continue;
+        }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: the pages belong to our own reservation; they become inaccessible again, and no task uses them now.
         unsafe { libc::mmap(at as *mut libc::c_void, mapping.bytes as usize, libc::PROT_NONE, flags, -1, 0) };

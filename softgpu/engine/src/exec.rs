@@ -28,6 +28,7 @@ mod convert;
 mod decode;
 mod describe;
 mod float;
+mod grace;
 mod grid;
 mod half_float;
 mod heap;
@@ -53,6 +54,7 @@ mod words;
 
 use std::sync::atomic::AtomicBool;
 
+pub use grace::quiesce;
 pub use program::Program;
 
 /// Which addresses device code may touch. Asked on the hot path: implementations hand out snapshots, and the

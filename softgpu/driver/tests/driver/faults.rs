@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use cuda::api::{context, device, event, launch, memory, stream};
+use cuda::api::{context, device, event, launch, memory, stream, vmm};
 
 use crate::support::{BUMP, code, in_own_process, kernel, ok, param, params, primary};
 
@@ -68,6 +68,27 @@ fn freed_memory_is_an_illegal_address() {
         assert_eq!(outcome("ld.global.u32 %r1, [%rd1];", pointer), 0);
         ok!(memory::cuMemFree_v2(pointer));
         assert_eq!(outcome("ld.global.u32 %r1, [%rd1];", pointer), 700);
+    });
+}
+
+#[test]
+fn unmapping_under_a_running_kernel_is_an_illegal_address() {
+    in_own_process("faults::unmapping_under_a_running_kernel_is_an_illegal_address", || {
+        primary();
+        let (granule, mut at, mut handle) = (2usize << 20, 0, 0);
+        // CUmemAllocationProp of exportable pinned memory of device 0, and CUmemAccessDesc for reading and writing there.
+        let (prop, access) = ([1u64 | 1 << 32, 1, 0, 0], [1u32, 0, 3]);
+        ok!(vmm::cuMemAddressReserve(&mut at, granule, 0, 0, 0));
+        ok!(vmm::cuMemCreate(&mut handle, granule, prop.as_ptr().cast(), 0));
+        ok!(vmm::cuMemMap(at, granule, 0, handle, 0));
+        ok!(vmm::cuMemSetAccess(at, granule, access.as_ptr().cast(), 1));
+        let ptx = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 at)\n{\n.reg .b64 %rd<2>;\n\
+                   ld.param.u64 %rd1, [at];\nL: st.global.u64 [%rd1], %rd1;\nbra L;\n}\n";
+        let (_, function) = kernel(ptx, "k");
+        let (mut values, null) = ([param(&mut at)], std::ptr::null_mut());
+        ok!(launch::cuLaunchKernel(function, 4, 1, 1, 64, 1, 1, 0, 0, params(&mut values), null));
+        ok!(vmm::cuMemUnmap(at, granule));
+        assert_eq!(code!(context::cuCtxSynchronize()), 700);
     });
 }
 

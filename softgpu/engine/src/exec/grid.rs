@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::block::{Resident, Turn};
 use super::op::GridRun;
-use super::{Fault, Place, RunStats};
+use super::{Fault, Place, RunStats, grace};
 
 /// How long a grid runs on the calling thread alone.
 const ALONE: Duration = Duration::from_micros(150);
@@ -110,7 +110,7 @@ impl Work<'_> {
                     self.fail(Box::new(Fault::Cancelled));
                     break 'work;
                 }
-                match residents[i].turn(self.grid, quantum) {
+                match grace::during(|| residents[i].turn(self.grid, quantum)) {
                     Turn::Running => i += 1,
                     Turn::Done => {
                         let mut done = residents.swap_remove(i);

@@ -9,4 +9,5 @@ mod hostile;
 mod integers;
 mod matrices;
 mod programs;
+mod unmapping;
 mod warps;
