@@ -16,6 +16,7 @@ mod handles;
 mod hooks;
 mod image;
 mod life;
+mod mapped;
 mod ops;
 mod outcome;
 mod real;

@@ -10,7 +10,7 @@
 //! | `LIGHTOS_REQUIRE=1` | without a sidecar `cuInit` fails with `CUDA_ERROR_SYSTEM_NOT_READY` instead of running ungoverned |
 //! | `LIGHTOS_CLASS=NAME` | the tenant class to ask for |
 
-use crate::session;
+use crate::{ops, session};
 use std::{
     env,
     ffi::CStr,
@@ -18,7 +18,9 @@ use std::{
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        mpsc,
     },
+    time::Duration,
 };
 
 /// What the environment said when the process started.
@@ -107,9 +109,29 @@ extern "C" fn after_fork() {
     session::forget_in_child();
 }
 
-/// From here on nothing of ours may block: calls of other exit handlers run natively, as they would without us.
+/// Handlers that were registered before `cuInit` run after this one, and may fetch results of what the program has issued: it is
+/// waited for. From then on nothing of ours may block: their calls run natively, as they would without us.
 extern "C" fn at_exit() {
+    finish();
     session::retire();
+}
+
+/// Waits until the device has done everything, but not for ever: a kernel may wait for a program that has stopped answering. A thread of
+/// its own waits, because the ring may be full and stay so.
+fn finish() {
+    const STACK_BYTES: usize = 256 << 10;
+    const AT_MOST: Duration = Duration::from_secs(5);
+    if session::session().is_none() {
+        return;
+    }
+    let (done, wait) = mpsc::sync_channel(1);
+    let waits = session::spawn_quietly("lightos-exit", STACK_BYTES, move || {
+        let _ = ops::stream::synchronize_context();
+        let _ = done.send(());
+    });
+    if waits.is_ok() {
+        let _ = wait.recv_timeout(AT_MOST);
+    }
 }
 
 #[cfg(not(test))]

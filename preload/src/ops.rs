@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod context;
 pub mod copy;
+pub mod device;
 pub mod event;
 pub mod function;
 pub mod global;

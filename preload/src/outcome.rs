@@ -104,6 +104,8 @@ reasons! {
     GraphNodeKind,
     /// A graph that is to be launched from the device.
     DeviceGraphLaunch,
+    /// A global of the executor has an address at which the program has memory of its own.
+    GlobalOverlap,
     /// Memory given to `cuMemHostRegister` that cannot become shared where it lies (of a file, the heap, not at the start of a page).
     HostRegister,
 }

@@ -150,7 +150,6 @@ pub(crate) use driver;
 driver! {
     fn cuCtxGetCurrent(context: *mut u64);
     fn cuCtxGetDevice(device: *mut i32);
-    fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, device: i32);
     fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: i32);
     fn cuDriverGetVersion(version: *mut i32);
     fn cuStreamGetAttribute(stream: u64, attribute: u32, value: *mut u8);

@@ -411,3 +411,123 @@ fn an_image_that_found_no_room_is_loaded_when_there_is_some() {
         notes.0
     });
 }
+
+/// A program's code as a compiler embeds it: far inside a large image in the read-only part of the file that runs.
+static EMBEDDED: [u8; 200_000] = {
+    const HEAD: &[u8] = b".version 7.0\n.target sm_70\n.address_size 64\n";
+    const KERNEL: &[u8] = b"
+.visible .entry embedded(.param .u64 p)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [p];
+    mov.u32 %r1, 4711;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
+";
+    const fn put<const N: usize>(mut image: [u8; N], mut at: usize, bytes: &[u8]) -> [u8; N] {
+        let mut index = 0;
+        while index < bytes.len() {
+            image[at] = bytes[index];
+            (at, index) = (at + 1, index + 1);
+        }
+        image
+    }
+    let image = put([b' '; 200_000], 0, HEAD);
+    let image = put(image, 200_000 - KERNEL.len() - 1, KERNEL);
+    put(image, 200_000 - 1, b"\0")
+};
+
+/// Whether an executor has this test's own file mapped.
+fn is_mapped_by_an_executor() -> bool {
+    let own = std::env::current_exe().unwrap();
+    let own = own.to_str().unwrap();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let read = |name| std::fs::read(process.path().join(name)).unwrap_or_default();
+        let command = read("cmdline");
+        let arguments: Vec<_> = command.split(|byte| *byte == 0).collect();
+        arguments.first().is_some_and(|program| program.ends_with(b"lightos"))
+            && arguments.contains(&&b"executor"[..])
+            && String::from_utf8_lossy(&read("maps")).lines().any(|line| line.ends_with(own))
+    })
+}
+
+#[test]
+fn a_large_embedded_image_travels_as_the_file_it_is_in() {
+    twice("a_large_embedded_image_travels_as_the_file_it_is_in", || {
+        start();
+        let mut notes = Notes::default();
+        let (mut library, mut kernel, mut out) = (null_mut(), null_mut(), words(1));
+        // SAFETY: valid out-pointers; the image is a text with its NUL.
+        unsafe {
+            let none: *mut c_void = null_mut();
+            ok(sys::cuLibraryLoadData(
+                &mut library,
+                EMBEDDED.as_ptr().cast(),
+                none.cast(),
+                none.cast(),
+                0,
+                none.cast(),
+                none.cast(),
+                0,
+            ));
+            ok(sys::cuLibraryGetKernel(&mut kernel, library, c"embedded".as_ptr()));
+        }
+        notes.code("launch", launch(kernel.cast(), 1, null_mut(), &mut [(&raw mut out).cast()]));
+        notes.add("out", get(out, 1));
+        let is_forwarded = std::env::var_os("LIGHTOS_SOCKET").is_some();
+        assert_eq!(is_mapped_by_an_executor(), is_forwarded, "the image stays mapped with its library");
+        // SAFETY: nothing of the library is used afterwards.
+        ok(unsafe { sys::cuLibraryUnload(library) });
+        synchronize();
+        // A reply comes behind everything before it.
+        let _ = get(out, 1);
+        assert!(!is_mapped_by_an_executor(), "the mapping ends with the library");
+        notes.0
+    });
+}
+
+#[test]
+fn an_exit_handler_finds_what_was_issued_before() {
+    static OUT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    /// Counts for a while, then writes.
+    const SLOW: &std::ffi::CStr = c".version 7.0
+.target sm_70
+.address_size 64
+.visible .entry slow(.param .u64 p)
+{
+    .reg .pred %q;
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [p];
+    mov.u32 %r1, 0;
+AGAIN:
+    add.u32 %r1, %r1, 1;
+    setp.lt.u32 %q, %r1, 40000000;
+    @%q bra AGAIN;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
+";
+    extern "C" fn at_exit() {
+        let mut word = 0u32;
+        let out = OUT.load(std::sync::atomic::Ordering::SeqCst);
+        // SAFETY: the word is valid, and the allocation lives as long as the process.
+        let code = unsafe { sys::cuMemcpyDtoH_v2((&raw mut word).cast(), out, 4) };
+        println!("copied with {}: {word}\nnotes>>>", code as u32);
+    }
+    twice("an_exit_handler_finds_what_was_issued_before", || {
+        // SAFETY: the handler takes nothing and outlives the process's code.
+        unsafe { libc::atexit(at_exit) };
+        start();
+        let mut out = words(1);
+        OUT.store(out, std::sync::atomic::Ordering::SeqCst);
+        let mut module = null_mut();
+        // SAFETY: a valid out-pointer and a complete text.
+        ok(unsafe { sys::cuModuleLoadData(&mut module, SLOW.as_ptr().cast()) });
+        ok(launch(function(module, c"slow"), 1, null_mut(), &mut [(&raw mut out).cast()]));
+        println!("\n<<<notes");
+        std::process::exit(0);
+    });
+}

@@ -290,7 +290,42 @@ fn globals_are_device_memory() {
                 sys::cuModuleGetGlobal_v2(ptr::null_mut(), &mut bytes, module, c"table".as_ptr()),
             );
             notes.add("size", bytes);
+            // Nothing of the program's own may come to lie there: a copy could not tell the two apart.
+            ok(sys::cuModuleGetGlobal_v2(&mut address, &mut bytes, module, c"table".as_ptr()));
+            let page = ptr::with_exposed_provenance_mut((address & !4095) as usize);
+            let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            notes.add("taken", libc::mmap(page, 4096, libc::PROT_READ, kind, -1, 0) == libc::MAP_FAILED);
         }
         notes.0
     });
+}
+
+#[test]
+fn copies_and_allocations_beside_a_capture_leave_it_alone() {
+    let report = twice("copies_and_allocations_beside_a_capture_leave_it_alone", || {
+        start();
+        let mut notes = Notes::default();
+        let bytes = 3 << 20;
+        let block = allocate(bytes);
+        let data = pattern(bytes, 21);
+        let (mut captured, mut other, mut graph, mut pooled) =
+            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), 0);
+        // SAFETY: valid out-pointers, live handles, blocks of `bytes` bytes.
+        unsafe {
+            ok(sys::cuStreamCreate(&mut captured, 1));
+            ok(sys::cuStreamCreate(&mut other, 1));
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
+            ok(sys::cuStreamBeginCapture_v2(captured, mode));
+            ok(sys::cuMemsetD32Async(block, 1, 4, captured));
+            // The first pageable copy of the process, and memory that no slab has yet.
+            notes.code("copy", sys::cuMemcpyHtoDAsync_v2(block, data.as_ptr().cast(), bytes, other));
+            notes.code("allocation", sys::cuMemAllocAsync(&mut pooled, 100 << 20, other));
+            notes.code("its end", sys::cuMemFreeAsync(pooled, other));
+            notes.code("capture", sys::cuStreamEndCapture(captured, &mut graph));
+            ok(sys::cuStreamSynchronize(other));
+        }
+        notes.add("copied", download(block, bytes) == data);
+        notes.0
+    });
+    assert_eq!(report["sticky_error"], 0, "{report:#}");
 }

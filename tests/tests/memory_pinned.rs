@@ -130,7 +130,10 @@ fn the_programs_own_memory_can_be_registered() {
         unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let memory = libc::mmap(ptr::null_mut(), bytes, protection, kind, -1, 0).cast::<u8>();
+            let memory = libc::mmap(ptr::null_mut(), bytes + 4096, protection, kind, -1, 0).cast::<u8>();
+            // The mapping ends with the block: what follows in its last page is nobody else's.
+            let guard = memory.add(bytes.next_multiple_of(4096)).cast();
+            assert_eq!(libc::mprotect(guard, 4096, libc::PROT_NONE), 0);
             let contents = || digest(std::slice::from_raw_parts(memory, bytes));
             memory.copy_from_nonoverlapping(pattern(bytes, 11).as_ptr(), bytes);
             notes.code("registered", sys::cuMemHostRegister_v2(memory.cast(), bytes, 0));
@@ -160,9 +163,34 @@ fn the_programs_own_memory_can_be_registered() {
             notes.add("pageable again", contents());
             notes.code("registered again", sys::cuMemHostRegister_v2(memory.cast(), 8192, 3));
             notes.code("unregistered again", sys::cuMemHostUnregister(memory.cast()));
-            assert_eq!(libc::munmap(memory.cast(), bytes), 0);
+            assert_eq!(libc::munmap(memory.cast(), bytes + 4096), 0);
         }
         notes.0
     });
     assert_eq!(report["calls"]["cuMemHostRegister_v2"]["forwarded"], 2, "{report:#}");
+}
+
+#[test]
+fn what_another_object_may_share_is_not_registered() {
+    let report = twice("what_another_object_may_share_is_not_registered", || {
+        start();
+        let under_shim = std::env::var_os("LD_PRELOAD").is_some();
+        let refused = |code: sys::CUresult| (code as u32 == 801) == under_shim;
+        let mut notes = Notes::default();
+        // SAFETY: an anonymous mapping that outlives its use, and a part of this thread's stack.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let memory = libc::mmap(ptr::null_mut(), 1 << 20, protection, kind, -1, 0);
+            notes.add("tail of a page", refused(sys::cuMemHostRegister_v2(memory, 5000, 0)));
+            ok(sys::cuMemHostRegister_v2(memory.cast::<u8>().add(8192).cast(), 8192, 0));
+            let mut frame = [0_u8; 16384];
+            let page = (frame.as_mut_ptr() as usize).next_multiple_of(4096) as *mut c_void;
+            notes.add("own stack", refused(sys::cuMemHostRegister_v2(page, 4096, 0)));
+            std::hint::black_box(&mut frame);
+        }
+        notes.0
+    });
+    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["refused"], 2, "{report:#}");
+    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["forwarded"], 1, "{report:#}");
 }

@@ -171,3 +171,36 @@ fn hints_are_honoured_where_there_is_room() {
         vec![format!("{} {}", first == second, second == third)]
     });
 }
+
+#[test]
+fn the_device_promises_what_is_carried() {
+    twice("the_device_promises_what_is_carried", || {
+        start();
+        let under_shim = std::env::var_os("LD_PRELOAD").is_some();
+        let mut notes = Notes::default();
+        let attribute = |number: u32| {
+            let mut value = -1;
+            // SAFETY: the C type is an integer, and all of these are numbers of attributes.
+            let name = unsafe { std::mem::transmute::<u32, sys::CUdevice_attribute>(number) };
+            // SAFETY: a valid out-pointer.
+            ok(unsafe { sys::cuDeviceGetAttribute(&mut value, name, 0) });
+            value
+        };
+        // Pageable and managed access, pool handle types, DMA buffers, IPC events, fabric handles, multicast, host pools.
+        let refused = [88, 89, 100, 101, 119, 124, 125, 128, 129, 132, 141, 142, 144, 145];
+        notes.add("nothing is promised", !under_shim || refused.iter().all(|number| attribute(*number) == 0));
+        notes.add("the device can more", under_shim || refused.iter().any(|number| attribute(*number) != 0));
+        // Multiprocessors, warp size, compute capability, managed memory, registration, descriptors, pools.
+        for number in [16, 10, 75, 76, 83, 99, 102, 103, 115] {
+            notes.add("the device's own", attribute(number));
+        }
+        let name = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED;
+        let mut value = -1;
+        // SAFETY: a null out-pointer and a device that does not exist, on purpose.
+        unsafe {
+            notes.code("null out", sys::cuDeviceGetAttribute(ptr::null_mut(), name, 0));
+            notes.code("no such device", sys::cuDeviceGetAttribute(&mut value, name, 99));
+        }
+        notes.0
+    });
+}

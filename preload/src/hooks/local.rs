@@ -38,7 +38,7 @@ local! {
     cudbgReportedDriverApiErrorNameAddr, cudbgReportedDriverApiErrorNameSize, cudbgReportedDriverApiErrorSource,
     cudbgReportedDriverApiErrorStringAddr, cudbgReportedDriverApiErrorStringSize, cudbgReportedDriverInternalErrorCode,
     cudbgResumeForAttachDetach, cudbgRpcEnabled, cudbgSessionId, cudbgUseExternalDebugger, cuDestroyExternalMemory,
-    cuDestroyExternalSemaphore, cuDeviceCanAccessPeer, cuDeviceComputeCapability, cuDeviceGet, cuDeviceGetAttribute,
+    cuDestroyExternalSemaphore, cuDeviceCanAccessPeer, cuDeviceComputeCapability, cuDeviceGet,
     cuDeviceGetByPCIBusId, cuDeviceGetCliqueCount, cuDeviceGetCliqueInfo, cuDeviceGetCount, cuDeviceGetDefaultMemPool,
     cuDeviceGetDevResource, cuDeviceGetExecAffinitySupport, cuDeviceGetFabricClusterUuid, cuDeviceGetGraphMemAttribute,
     cuDeviceGetHostAtomicCapabilities, cuDeviceGetLuid, cuDeviceGetMemPool, cuDeviceGetName,

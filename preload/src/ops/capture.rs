@@ -13,6 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Captures begun and not ended.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
+real::driver! {
+    fn cuThreadExchangeStreamCaptureMode(mode: *mut u32);
+}
+
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const RELAXED: u32 = 2;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`.
 const NONE: u32 = 0;
 
@@ -69,6 +75,35 @@ pub fn permits_unsafe() -> Result<(), CuResult> {
 /// Whether an error is one of stream capture: `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED` to `_WRONG_THREAD`.
 fn is_of_capture(result: CuResult) -> bool {
     (900..=908).contains(&result.0)
+}
+
+/// Runs local driver calls that LightOS makes for its own purposes, which no capture under way may forbid: the driver would not only
+/// refuse them, but spoil the capture that forbids them.
+pub fn relaxed<T>(calls: impl FnOnce() -> T) -> T {
+    if !active() {
+        return calls();
+    }
+    let _mode = Mode::relax();
+    calls()
+}
+
+/// The calling thread's capture mode before [`Mode::relax`]; set again when dropped.
+struct Mode(u32);
+
+impl Mode {
+    fn relax() -> Self {
+        let mut mode = RELAXED;
+        // SAFETY: takes and gives back a mode of this thread.
+        let _ = unsafe { cuThreadExchangeStreamCaptureMode(&mut mode) };
+        Self(mode)
+    }
+}
+
+impl Drop for Mode {
+    fn drop(&mut self) {
+        // SAFETY: as in `relax`.
+        let _ = unsafe { cuThreadExchangeStreamCaptureMode(&mut self.0) };
+    }
 }
 
 /// Runs a call that begins a capture.

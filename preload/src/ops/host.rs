@@ -6,15 +6,17 @@
 mod register;
 
 use std::ffi::c_void;
-use std::os::fd::AsFd;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lightos_protocol::arena::{HOST_ARENA_BASE, HOST_ARENA_BYTES};
 use lightos_protocol::mapping::{Access, sealed_memfd};
 use lightos_protocol::request::{MemoryRequest, Request};
+use rustix::fs::FallocateFlags;
 
 use super::memory::{LIVE, foreign, host_arena, sidecar};
-use super::{context, stream};
+use super::{capture, context, stream};
 use crate::alloc::heap::{Backing, Heap};
 use crate::alloc::live::Kind;
 use crate::edge::Out;
@@ -54,11 +56,13 @@ impl Backing for Blocks {
         let session = sidecar()?;
         let arena = host_arena()?;
         let offset = address - HOST_ARENA_BASE;
-        let fd = sealed_memfd("lightos-pinned", bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+        let fd = pinned_file("lightos-pinned", bytes)?;
         arena.map(offset, fd.as_fd(), 0, bytes, Access::ReadWrite).map_err(|_| CuResult::OUT_OF_MEMORY)?;
-        // SAFETY: freshly mapped, and unregistered before it is unmapped.
-        let registered =
-            unsafe { real::cuMemHostRegister_v2(pointer(address), bytes as usize, REGISTER_FLAGS) }.ok();
+        let register = || {
+            // SAFETY: freshly mapped, and unregistered before it is unmapped.
+            unsafe { real::cuMemHostRegister_v2(pointer(address), bytes as usize, REGISTER_FLAGS) }.ok()
+        };
+        let registered = capture::relaxed(register);
         let shared = registered.and_then(|()| {
             let tag = session.next_tag();
             session.send_fd(tag, fd.as_fd())?;
@@ -83,10 +87,32 @@ impl Backing for Blocks {
     }
 }
 
+/// A file whose pages exist. Shared memory comes into being at its first use otherwise, and where there is none left then, the
+/// user is killed (SIGBUS) instead of told; a request beyond what the machine has is refused before it takes other programs' share.
+fn pinned_file(name: &str, bytes: u64) -> Result<OwnedFd, CuResult> {
+    if available_bytes().is_some_and(|available| bytes > available) {
+        return Err(CuResult::OUT_OF_MEMORY);
+    }
+    let fd = sealed_memfd(name, bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes))
+        .map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    Ok(fd)
+}
+
+/// Memory of the machine that can be had without swapping, in bytes.
+fn available_bytes() -> Option<u64> {
+    parse_available(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn parse_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Ends the local registration.
 fn unpin(address: u64) {
     // SAFETY: takes an address that `Blocks::create` or cuMemHostRegister has registered; the driver refuses anything else.
-    let _ = unsafe { real::cuMemHostUnregister(pointer(address)) };
+    let _ = capture::relaxed(|| unsafe { real::cuMemHostUnregister(pointer(address)) });
 }
 
 fn pointer(address: u64) -> *mut c_void {
@@ -153,4 +179,26 @@ pub fn flags(out: Out<u32>, address: u64) -> Result<Outcome, CuResult> {
     };
     out.required()?.put(flags);
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_of_pinned_memory_exist() {
+        let bytes = 1 << 20;
+        let fd = pinned_file("test", bytes).unwrap();
+        let blocks = rustix::fs::fstat(&fd).unwrap().st_blocks;
+        assert_eq!(blocks as u64 * 512, bytes);
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_refused() {
+        let available = available_bytes().expect("the kernel says what is available");
+        assert!(available > 1 << 20);
+        assert_eq!(pinned_file("test", 1 << 50).unwrap_err(), CuResult::OUT_OF_MEMORY);
+        assert_eq!(parse_available("MemTotal: 10 kB\nMemAvailable:  7 kB\n"), Some(7 << 10));
+        assert_eq!(parse_available("MemTotal: 10 kB\n"), None);
+    }
 }

@@ -6,15 +6,15 @@
 use super::function::{self, Image};
 use super::{global, stream};
 use crate::edge::Out;
-use crate::image;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
 use crate::session::{self, Session, session};
+use crate::{image, mapped};
 use lightos_protocol::request::{ModuleRequest, Request};
 use rustc_hash::FxHashSet;
 use std::ffi::{CStr, OsStr, c_char, c_void};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -110,7 +110,7 @@ unsafe fn announce(
         Source::Memory(address) => {
             // SAFETY: as the caller vouches.
             match unsafe { image::bytes(address.cast()) } {
-                Some(bytes) => send(session, image, bytes, options),
+                Some(bytes) => send_memory(session, image, bytes, options),
                 // Of a kind that this build does not know: its functions are refused when they are used.
                 None => Ok(()),
             }
@@ -126,14 +126,38 @@ unsafe fn announce(
     }
 }
 
+/// Large images that lie in a file travel as that file: nothing is copied, and of hundreds of megabytes in a library only those are read
+/// that the executor's driver looks at.
+fn send_memory(session: &Session, image: Image, bytes: &[u8], options: Options) -> Result<(), CuResult> {
+    /// Below this, copying is cheaper than looking for the file.
+    const LARGE_BYTES: usize = 64 << 10;
+    let mapped = if bytes.len() > LARGE_BYTES { mapped::find(bytes) } else { None };
+    match mapped {
+        Some(mapped) => send_file(session, image, &mapped.file, mapped.offset, bytes.len() as u64, options),
+        None => send(session, image, bytes, options),
+    }
+}
+
 fn send(session: &Session, image: Image, bytes: &[u8], options: Options) -> Result<(), CuResult> {
-    let tag = session.next_tag();
     let fd = session::blob(bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
-    session.send_fd(tag, fd.as_fd())?;
+    send_file(session, image, &fd, 0, bytes.len() as u64, options)
+}
+
+fn send_file(
+    session: &Session,
+    image: Image,
+    file: &OwnedFd,
+    offset: u64,
+    bytes: u64,
+    options: Options,
+) -> Result<(), CuResult> {
+    let tag = session.next_tag();
+    session.send_fd(tag, file.as_fd())?;
     session.cast(&Request::Module(ModuleRequest::Load {
         module: image.handle,
         blob_tag: tag,
-        bytes: bytes.len() as u64,
+        offset,
+        bytes,
         library: image.is_library,
         options: options.numbers(),
     }))?;

@@ -40,12 +40,15 @@ pub struct Properties {
     pub location: Location,
 }
 
+/// In place of a stream that is gone.
+const NO_STREAM: u64 = u64::MAX;
+
 /// A mark in a stream behind which memory is free.
 #[derive(Debug)]
 struct Mark {
     /// `None` once the memory was taken over; the slot still waits for its value.
     allocation: Option<Allocation>,
-    /// Stream as in records.
+    /// Stream as in records, or [`NO_STREAM`].
     stream: u64,
     slot: u32,
     value: u32,
@@ -152,6 +155,11 @@ fn take_over(bytes: u64, stream: u64) -> Option<u64> {
     mark.allocation.take().map(|allocation| allocation.base)
 }
 
+/// A stream is gone: its memory waits for its marks, since the next stream of that name is not ordered behind it.
+pub fn stream_gone(stream: u64) {
+    pools().marks.iter_mut().filter(|mark| mark.stream == stream).for_each(|mark| mark.stream = NO_STREAM);
+}
+
 /// The allocation has left the table: its pool's usage ends.
 pub fn forget(allocation: Allocation) {
     if let Kind::Pooled { pool } = allocation.kind
@@ -240,4 +248,25 @@ pub fn set_attribute(pool: u64, attribute: u32, value: Out<c_void>) -> Result<Ou
         usage.high_bytes = usage.current_bytes;
     }
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_stream_that_freed_memory_takes_it_over() {
+        let stream = 0x5eed;
+        let free = |base| {
+            let allocation = Allocation { base, bytes: 4096, kind: Kind::Device, id: 1 };
+            pools().marks.push(Mark { allocation: Some(allocation), stream, slot: 0, value: 0 });
+        };
+        free(0x1000);
+        assert_eq!(take_over(4096, stream + 1), None);
+        assert_eq!(take_over(4096, stream), Some(0x1000));
+        assert_eq!(take_over(4096, stream), None, "taken once");
+        free(0x2000);
+        stream_gone(stream);
+        assert_eq!(take_over(4096, stream), None, "a new stream under the handle of the old one");
+    }
 }

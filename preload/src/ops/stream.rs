@@ -10,7 +10,7 @@ mod thread;
 mod value;
 
 use super::capture::{self, captures};
-use super::context;
+use super::{context, pool};
 use crate::edge::{In, Out};
 use crate::handles::Handles;
 use crate::outcome::{Outcome, Reason};
@@ -168,6 +168,7 @@ fn announce(
 
 /// Tells the executor that a stream is gone and gives back what it had.
 fn release(session: &Session, stream: &'static Stream) -> Result<(), CuResult> {
+    pool::stream_gone(stream.wire());
     let sent = session.send_op(Op::StreamDestroy, stream.wire());
     let slot = stream.slot.swap(0, Relaxed);
     if slot != 0 {

@@ -11,9 +11,12 @@ pub enum ModuleRequest {
     Load {
         /// `CUmodule` or `CUlibrary` that the client's driver made for the same image.
         module: u64,
-        /// Tag of a memfd with the image (ELF, fatbin or PTX; PTX with its final NUL).
+        /// Tag of a file with the image (ELF, fatbin or PTX; PTX with its final NUL): a sealed memfd, or the regular file that the client
+        /// has it mapped from.
         blob_tag: Tag,
-        /// Size of the image in bytes, from the start of the file.
+        /// Where the image begins in the file, in bytes.
+        offset: u64,
+        /// Size of the image in bytes.
         bytes: u64,
         /// True for cuLibraryLoad*.
         library: bool,

@@ -5,11 +5,12 @@
 //! everything behind this file deals in `CUfunction` alone.
 
 use std::ffi::{CString, c_void};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lightos_protocol::mapping::{Access, MAP_ALIGN_BYTES, Reservation, align_up, sealed_bytes};
 use lightos_protocol::request::{ModuleRequest, Reply};
 use rustc_hash::FxHashMap;
+use rustix::fs::FileType;
 
 use super::Executor;
 use super::driver::{CuError, check, sys};
@@ -30,16 +31,23 @@ pub(crate) struct Modules {
 #[derive(Debug)]
 enum Image {
     /// Not needed yet.
-    File {
-        fd: OwnedFd,
-        bytes: u64,
-        options: Vec<(u32, u64)>,
-    },
-    Loaded(Loaded),
+    File(ImageFile),
+    /// With the bytes, where the driver was promised that they stay.
+    Loaded(Loaded, Option<Reservation>),
     /// The `CUmodule` of a library.
     OfLibrary(u64),
     /// The driver does not take it, and will not.
     Broken(CuError),
+}
+
+/// An image that is not loaded.
+#[derive(Debug)]
+struct ImageFile {
+    fd: OwnedFd,
+    /// Of the image in the file.
+    offset: u64,
+    bytes: u64,
+    options: Vec<(u32, u64)>,
 }
 
 /// An image in the executor's context.
@@ -67,24 +75,28 @@ impl Modules {
     /// The image of a `CUmodule` or (`library`) `CUlibrary`, loaded if it was not.
     pub(crate) fn loaded(&mut self, module: u64, library: bool) -> Result<Loaded, CuError> {
         let image = self.images.get_mut(&(module, library)).ok_or(CuError::INVALID_HANDLE)?;
-        match image {
-            Image::Loaded(loaded) => return Ok(*loaded),
+        let file = match image {
+            Image::File(file) => file,
+            Image::Loaded(loaded, _) => return Ok(*loaded),
             Image::Broken(error) => return Err(*error),
             Image::OfLibrary(library) => {
                 let library = *library;
                 return self.loaded(library, true);
             }
-            Image::File { .. } => {}
+        };
+        match load(file, library) {
+            Ok((loaded, memory)) => {
+                *image = Image::Loaded(loaded, memory);
+                Ok(loaded)
+            }
+            Err(error) => {
+                // Without room, the next use may find some.
+                if !matches!(error, CuError::OUT_OF_MEMORY | CuError::OPERATING_SYSTEM) {
+                    *image = Image::Broken(error);
+                }
+                Err(error)
+            }
         }
-        let Image::File { fd, bytes, options } = image else { return Err(CuError::INVALID_HANDLE) };
-        let result = load(fd, *bytes, options, library);
-        match result {
-            Ok(loaded) => *image = Image::Loaded(loaded),
-            // The next use may find room.
-            Err(CuError::OUT_OF_MEMORY | CuError::OPERATING_SYSTEM) => {}
-            Err(error) => *image = Image::Broken(error),
-        }
-        result
     }
 
     /// The driver's function for the program's `CUfunction` or `CUkernel`.
@@ -102,14 +114,14 @@ impl Modules {
         self.functions.retain(|_, function| function.image() != image);
         match self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)? {
             // SAFETY: the handle was ours and has just left the table, with all functions of it.
-            Image::Loaded(Loaded::Module(raw)) => check(unsafe { sys::cuModuleUnload(raw) }),
-            Image::Loaded(Loaded::Library(raw)) => {
+            Image::Loaded(Loaded::Module(raw), _) => check(unsafe { sys::cuModuleUnload(raw) }),
+            Image::Loaded(Loaded::Library(raw), _memory) => {
                 self.images
                     .retain(|_, other| !matches!(other, Image::OfLibrary(library) if *library == image.0));
                 // SAFETY: as above.
                 check(unsafe { sys::cuLibraryUnload(raw) })
             }
-            Image::File { .. } | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
+            Image::File(_) | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
         }
     }
 
@@ -136,39 +148,62 @@ impl Modules {
     }
 }
 
-/// Maps the image and hands it to the driver, which keeps what it needs.
-fn load(fd: &OwnedFd, bytes: u64, options: &[(u32, u64)], library: bool) -> Result<Loaded, CuError> {
+/// The bytes of an image, mapped for as long as the reservation lives, and their address.
+fn map(file: &ImageFile) -> Result<(Reservation, *const c_void), CuError> {
+    const ALIGN: u64 = MAP_ALIGN_BYTES as u64;
     let unreadable = |error: std::io::Error| {
-        tracing::warn!(%error, bytes, "an image cannot be mapped");
+        tracing::warn!(%error, file.bytes, "an image cannot be mapped");
         CuError::OPERATING_SYSTEM
     };
-    if bytes == 0 || bytes > sealed_bytes(fd.as_fd()).map_err(unreadable)? {
+    let end = file.offset.checked_add(file.bytes).ok_or(CuError::INVALID_VALUE)?;
+    if file.bytes == 0 || end > file_bytes(file.fd.as_fd()).map_err(unreadable)? {
         return Err(CuError::INVALID_VALUE);
     }
-    let mapped_bytes = align_up(bytes, MAP_ALIGN_BYTES as u64).ok_or(CuError::INVALID_VALUE)?;
+    let start = file.offset & !(ALIGN - 1);
+    let mapped_bytes = align_up(end - start, ALIGN).ok_or(CuError::INVALID_VALUE)?;
     let memory = Reservation::anywhere(mapped_bytes).map_err(unreadable)?;
-    let address = memory.map(0, fd.as_fd(), 0, mapped_bytes, Access::ReadOnly).map_err(unreadable)?;
-    let image = std::ptr::with_exposed_provenance::<c_void>(address as usize);
+    let address =
+        memory.map(0, file.fd.as_fd(), start, mapped_bytes, Access::ReadOnly).map_err(unreadable)?;
+    let image = std::ptr::with_exposed_provenance::<c_void>((address + (file.offset - start)) as usize);
+    Ok((memory, image))
+}
 
-    let count = options.len() as u32;
-    let mut names: Vec<u32> = options.iter().map(|(name, _)| *name).collect();
+/// The size of a sealed memfd, or of one of the program's regular files. If it cuts that one short later, its own executor faults.
+fn file_bytes(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
+    sealed_bytes(fd).or_else(|unsealed| {
+        let status = rustix::fs::fstat(fd)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err(unsealed);
+        }
+        u64::try_from(status.st_size).map_err(|_| unsealed)
+    })
+}
+
+/// Hands the image to the driver. The driver copies a module; a library's bytes stay for it, in the mapping that is returned.
+fn load(file: &ImageFile, library: bool) -> Result<(Loaded, Option<Reservation>), CuError> {
+    let (memory, image) = map(file)?;
+    let count = file.options.len() as u32;
+    let mut names: Vec<u32> = file.options.iter().map(|(name, _)| *name).collect();
     let mut values: Vec<*mut c_void> =
-        options.iter().map(|(_, value)| std::ptr::without_provenance_mut(*value as usize)).collect();
+        file.options.iter().map(|(_, value)| std::ptr::without_provenance_mut(*value as usize)).collect();
     let (names, values) = (names.as_mut_ptr().cast::<sys::CUjit_option>(), values.as_mut_ptr());
     if library {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: `image` is readable for the whole call; the option arrays have `count` entries; the driver reads the names as plain
-        // numbers. An image that lies about its own size makes the driver read outside the mapping, in this tenant's process.
+        let mut preserved = [sys::CUlibraryOption_enum::CU_LIBRARY_BINARY_IS_PRESERVED];
+        let mut yes = [std::ptr::without_provenance_mut::<c_void>(1)];
+        // SAFETY: `image` is readable until the library is unloaded, as the option promises; the option arrays have the lengths that are
+        // stated; the driver reads the names as plain numbers. An image that lies about its own size makes the driver
+        // read outside the mapping, in this tenant's process.
         check(unsafe {
-            let none = std::ptr::null_mut();
-            sys::cuLibraryLoadData(&mut raw, image, names, values, count, none, std::ptr::null_mut(), 0)
+            let (options, values_of) = (preserved.as_mut_ptr(), yes.as_mut_ptr());
+            sys::cuLibraryLoadData(&mut raw, image, names, values, count, options, values_of, 1)
         })?;
-        Ok(Loaded::Library(raw))
+        Ok((Loaded::Library(raw), Some(memory)))
     } else {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: as above.
+        // SAFETY: as above; the driver keeps no pointer to a module's image.
         check(unsafe { sys::cuModuleLoadDataEx(&mut raw, image, count, names, values) })?;
-        Ok(Loaded::Module(raw))
+        Ok((Loaded::Module(raw), None))
     }
 }
 
@@ -193,9 +228,9 @@ impl Executor {
     pub(crate) fn module_request(&mut self, request: ModuleRequest) -> Result<Reply, CuError> {
         let modules = &mut self.modules;
         match request {
-            ModuleRequest::Load { module, blob_tag, bytes, library, options } => {
-                let fd = self.fds.take(blob_tag)?;
-                modules.images.insert((module, library), Image::File { fd, bytes, options });
+            ModuleRequest::Load { module, blob_tag, offset, bytes, library, options } => {
+                let file = ImageFile { fd: self.fds.take(blob_tag)?, offset, bytes, options };
+                modules.images.insert((module, library), Image::File(file));
             }
             ModuleRequest::LibraryModule { module, library } => {
                 modules.images.insert((module, false), Image::OfLibrary(library));

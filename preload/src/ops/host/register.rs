@@ -3,8 +3,9 @@
 //! Its pages are replaced in place by those of a memfd with the same contents, which the executor maps at the same address, so that kernels
 //! and copies reach it there. That is sound for private anonymous memory from a page's start, which is how allocators
 //! for registered memory get theirs (XLA on a NUMA node does, for all of its host buffers). Everything else is refused: file
-//! mappings and shared memory have owners that would not notice, and the start of a page may hold another object. The last page is
-//! taken as a whole, except in the heap, where only whole pages are accepted.
+//! mappings and shared memory have owners that would not notice, and the start of a page may hold another object. So may the rest of the
+//! last page, which is taken along only where the mapping ends with it; the heap has no such page. The calling thread's own
+//! stack is refused: its pages would change under the frames that replace them.
 //!
 //! What another thread writes to the range between the last copy and the replacement is lost; natively such a write would
 //! race with the registration, too, but would not be lost. When the program unregisters the range it becomes private memory
@@ -17,13 +18,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use lightos_protocol::arena::{Region, classify};
-use lightos_protocol::mapping::{Access, Reservation, sealed_memfd};
+use lightos_protocol::mapping::{Access, Reservation};
 use lightos_protocol::request::{MemoryRequest, Request};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 
 use crate::alloc::live::Kind;
 use crate::ops::memory::{LIVE, sidecar};
-use crate::ops::{context, stream};
+use crate::ops::{capture, context, stream};
 use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
@@ -47,6 +48,7 @@ pub fn is_registered(address: u64, bytes: u64) -> bool {
 /// cuMemHostRegister.
 pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcome, CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let address = pointer.expose_provenance() as u64;
     if address == 0 || bytes == 0 || flags & !(FLAGS | IO_MEMORY) != 0 {
         return Err(CuResult::INVALID_VALUE);
@@ -62,7 +64,8 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
     }
     let sharable = address.is_multiple_of(PAGE_BYTES) && flags & IO_MEMORY == 0;
     let whole_pages = end - address == bytes;
-    let fits = |mapping: &Mapping| mapping.is_private_memory(whole_pages);
+    let here = (&raw const sharable).addr() as u64;
+    let fits = |mapping: &Mapping| mapping.is_private_memory(end, whole_pages) && !mapping.holds(here);
     if !sharable || !consists_of(mappings()?, address, end, fits) {
         return Ok(Outcome::Refuse(Reason::HostRegister));
     }
@@ -74,6 +77,7 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
     let local = unsafe { real::cuMemHostRegister_v2(pointer, bytes as usize, flags) }.ok();
     if let Err(error) = local {
         let _ = sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address }));
+        restore(address, end - address);
         return Err(error);
     }
     LIVE.insert(address, bytes, Kind::Registered { flags });
@@ -84,7 +88,7 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
 /// Has the executor map and register a memfd at `address` and puts it in the place of this process's pages.
 fn share(address: u64, bytes: u64, flags: u32) -> Result<(), CuResult> {
     let session = sidecar()?;
-    let fd = sealed_memfd(FILE_NAME, bytes).map_err(|_| CuResult::OUT_OF_MEMORY)?;
+    let fd = super::pinned_file(FILE_NAME, bytes)?;
     let tag = session.next_tag();
     session.send_fd(tag, fd.as_fd())?;
     session.call(&Request::Memory(MemoryRequest::HostShare { address, bytes, tag, flags }))?;
@@ -159,19 +163,26 @@ pub fn unregister(pointer: *mut c_void) -> Result<(), CuResult> {
 /// What a line of `/proc/self/maps` says about a mapping.
 #[derive(Debug)]
 struct Mapping {
+    start: u64,
+    end: u64,
     permissions: String,
     inode: String,
     name: String,
 }
 
 impl Mapping {
-    /// Private anonymous memory, readable and writable, apart from stacks. In the heap only `whole_pages`, because there the rest of a
-    /// page is another object.
-    fn is_private_memory(&self, whole_pages: bool) -> bool {
-        let known =
-            self.name.is_empty() || self.name.starts_with("[anon") || (whole_pages && self.name == "[heap]");
-        let anonymous = self.inode == "0" && known;
+    /// Private anonymous memory, readable and writable, apart from stacks. Unless the range that ends with the page before `end` takes
+    /// `whole_pages`, the rest of its last page may be another object if the mapping goes on; in the heap it always may.
+    fn is_private_memory(&self, end: u64, whole_pages: bool) -> bool {
+        let heap = self.name == "[heap]";
+        let known = heap || self.name.is_empty() || self.name.starts_with("[anon");
+        let alone = whole_pages || (!heap && self.end <= end);
+        let anonymous = self.inode == "0" && known && alone;
         self.permissions.starts_with("rw") && self.permissions.ends_with('p') && anonymous
+    }
+
+    fn holds(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
     }
 }
 
@@ -200,7 +211,7 @@ fn consists_of(
         let permissions = fields.next().unwrap_or_default().to_owned();
         let inode = fields.nth(2).unwrap_or_default().to_owned();
         let name = fields.next().unwrap_or_default().to_owned();
-        if from > covered || !fits(&Mapping { permissions, inode, name }) {
+        if from > covered || !fits(&Mapping { start: from, end: to, permissions, inode, name }) {
             return false;
         }
         covered = to;
@@ -229,9 +240,9 @@ mod tests {
     fn only_private_anonymous_memory_qualifies() {
         let lines = || MAPS.lines().map(str::to_owned);
         let covered = |start, end, whole: bool| {
-            consists_of(lines(), start, end, |mapping| mapping.is_private_memory(whole))
+            consists_of(lines(), start, end, |mapping| mapping.is_private_memory(end, whole))
         };
-        let check = |start, end| covered(start, end, false);
+        let check = |start, end| covered(start, end, true);
         assert!(check(0x7f00_0000_0000, 0x7f00_0001_0000));
         assert!(check(0x7f00_0000_8000, 0x7f00_0001_8000), "two neighbours");
         assert!(!check(0x7f00_0001_8000, 0x7f00_0002_8000), "runs into read-only memory");
@@ -239,8 +250,13 @@ mod tests {
         assert!(!check(0x7f00_0004_0000, 0x7f00_0004_1000), "of a file");
         assert!(!check(0x7f00_0005_f000, 0x7f00_0006_1000), "starts in a hole");
         assert!(!check(0x7f00_0006_0000, 0x7f00_0007_1000), "ends in a hole");
-        assert!(!check(0x55d0_0000_0000, 0x55d0_0000_1000), "the heap");
-        assert!(covered(0x55d0_0000_0000, 0x55d0_0000_1000, true), "whole pages of the heap");
+        assert!(check(0x55d0_0000_0000, 0x55d0_0000_1000), "whole pages of the heap");
+        assert!(!covered(0x55d0_0000_0000, 0x55d0_0002_1000, false), "the end of the heap");
+        assert!(covered(0x7f00_0000_8000, 0x7f00_0002_0000, false), "the last page is the mapping's last");
+        assert!(
+            !covered(0x7f00_0000_8000, 0x7f00_0001_f000, false),
+            "another object may follow in the last page"
+        );
         assert!(!check(0x7ffc_0000_0000, 0x7ffc_0000_1000), "a stack");
     }
 }

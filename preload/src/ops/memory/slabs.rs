@@ -9,6 +9,7 @@ use lightos_protocol::request::{MemoryRequest, Request};
 
 use super::sidecar;
 use crate::alloc::heap::Backing;
+use crate::ops::capture;
 use crate::real;
 use crate::result::CuResult;
 
@@ -68,11 +69,11 @@ pub struct Slabs;
 impl Backing for Slabs {
     fn create(&self, address: u64, bytes: u64) -> Result<(), CuResult> {
         charge(bytes)?;
-        create(address, bytes).inspect_err(|_| refund(bytes))
+        capture::relaxed(|| create(address, bytes)).inspect_err(|_| refund(bytes))
     }
 
     fn destroy(&self, address: u64, bytes: u64) {
-        unmap(address, bytes);
+        capture::relaxed(|| unmap(address, bytes));
         if let Ok(session) = sidecar() {
             // The answer is waited for: the memory is back when the program's call returns.
             let _ = session.call(&Request::Memory(MemoryRequest::SlabDestroy { address, bytes }));
