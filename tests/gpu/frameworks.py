@@ -21,6 +21,14 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
+# Suites by name: the cases' file and the environment. XLA chooses among kernels by their measured time, so two runs may round
+# differently; without that choice every run is the same program.
+SUITES = {
+    "torch": ("torch", {}),
+    "jax": ("jax", {}),
+    "jax-not-autotuned": ("jax", {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}),
+    "cupy": ("cupy", {}),
+}
 
 
 def gpu_name() -> str:
@@ -43,15 +51,16 @@ def cases_of(suite: str) -> list[str]:
     return names
 
 
-def run_suite(suite: str, cases: list[str], dist: Path | None, scratch: Path, limit_s: int, extra: dict) -> dict[str, dict]:
+def run_suite(name: str, cases: list[str], dist: Path | None, scratch: Path, limit_s: int, extra: dict) -> dict[str, dict]:
     """One pass over `cases`; natively where `dist` is None."""
+    suite, environment = SUITES[name]
     results, waiting, attempts = {}, list(cases), 0
     while waiting and attempts <= len(cases):
         attempts += 1
         out = scratch / f"{suite}-{time.monotonic_ns()}.jsonl"
         report = out.with_suffix(".report.json")
         command = [sys.executable, str(HERE / "runner.py"), suite, "--cases", ",".join(waiting), "--out", str(out)]
-        env = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1"} | extra
+        env = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1"} | extra | environment
         if dist:
             env["LIGHTOS_BIN"] = str(dist / "lightos")
             command = [str(dist / "lightos"), "run", "--report", str(report), "--", *command]
@@ -71,17 +80,17 @@ def run_suite(suite: str, cases: list[str], dist: Path | None, scratch: Path, li
         if report.exists():
             results.setdefault("_reports", {})[str(attempts)] = json.loads(report.read_text())
         broken = [c for c in started if c not in results] or ([waiting[0]] if not started else [])
-        for name in broken:
-            results[name] = {"case": name, "ok": False, "error": why, "log": text[-2500:]}
-        for name in started:
-            if not results[name]["ok"]:
-                results[name].setdefault("log", text[-2500:])
+        for case in broken:
+            results[case] = {"case": case, "ok": False, "error": why, "log": text[-2500:]}
+        for case in started:
+            if not results[case]["ok"]:
+                results[case].setdefault("log", text[-2500:])
         # A sticky CUDA error poisons what follows in the same process: run those again in a fresh one.
         failed = [i for i, c in enumerate(waiting) if c in results and not results[c]["ok"]]
         if failed:
             again = waiting[failed[0] + 1 :]
-            for name in again:
-                results.pop(name, None)
+            for case in again:
+                results.pop(case, None)
             waiting = again
         else:
             waiting = [c for c in waiting if c not in results]
@@ -123,7 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dist", type=Path, default=Path("dist"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--suites", default="torch,jax,cupy")
+    parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--cases", default="", help="comma-separated; all by default")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=150, help="seconds one process may take")
@@ -134,7 +143,7 @@ def main() -> int:
     document = {"gpu": gpu, "host": platform.platform(), "rounds": arguments.rounds, "suites": {}, "reports": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for suite in arguments.suites.split(","):
-            cases = [c for c in cases_of(suite) if not arguments.cases or c in arguments.cases.split(",")]
+            cases = [c for c in cases_of(SUITES[suite][0]) if not arguments.cases or c in arguments.cases.split(",")]
             native, ours = [], []
             extra = {"TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor", "TRITON_CACHE_DIR": f"{scratch}/triton"}
             for _ in range(arguments.rounds):
@@ -146,7 +155,7 @@ def main() -> int:
             document["suites"][suite] = rows
             for row in rows:
                 ratio = f"  x{row['ratio']:.2f}  launches {row['launches']}" if "ratio" in row else ""
-                print(f"{suite:6} {row['case']:36} {row['verdict'].splitlines()[0][:200]}{ratio}", flush=True)
+                print(f"{suite:17} {row['case']:36} {row['verdict'].splitlines()[0][:200]}{ratio}", flush=True)
                 if row["verdict"].startswith("FAILS") or row["verdict"] == "native fails":
                     bad = next((r for r in row["lightos"] + row["native"] if not r["ok"]), None)
                     print("    " + (bad or {}).get("log", "")[-1500:].replace("\n", "\n    "), flush=True)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, Profile, cargo, check};
 
@@ -12,6 +12,9 @@ pub struct Options {
     /// Run the third-party client suite (installs its packages into .venv/clients first).
     #[arg(long)]
     clients: bool,
+    /// Run numba-cuda's own test-suite on the software GPU (installs its packages into .venv/suites first).
+    #[arg(long)]
+    suites: bool,
     /// Leave out the exhaustive model check of the ring.
     #[arg(long)]
     no_loom: bool,
@@ -23,6 +26,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     if options.clients {
         return clients(&options.rest);
+    }
+    if options.suites {
+        return suites(&options.rest);
     }
     // The end-to-end tests start the built binaries, which the test runner would not build by itself.
     installation()?;
@@ -67,31 +73,49 @@ fn loom() -> Result<()> {
     )
 }
 
+/// Other projects' tests, natively on the software GPU.
+fn suites(rest: &[String]) -> Result<()> {
+    let installed = installation()?;
+    let suite = build::root().join("tests/suites");
+    let python = venv(&build::root().join(".venv/suites"), &suite.join("requirements.txt"))?;
+    check(
+        Command::new(python)
+            .arg(suite.join("run.py"))
+            .args(rest)
+            .env("LD_LIBRARY_PATH", installed.join("softgpu")),
+    )
+}
+
 fn clients(rest: &[String]) -> Result<()> {
     let installed = installation()?;
     let clients = build::root().join("tests/clients");
     let frameworks = clients.join("frameworks");
     // Frameworks want versions of their own, so each suite has its own environment.
+    let mut any_ran = false;
     for (name, suite) in [("clients", &clients), ("frameworks", &frameworks)] {
-        pytest(&installed, name, suite, rest)?;
+        any_ran |= pytest(&installed, name, suite, rest)?;
     }
+    ensure!(any_ran, "no test of the client suites matches {rest:?}");
     Ok(())
 }
 
-/// Runs `test_<name>.py` of folder `suite` with the requirements beside it.
-fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result<()> {
+/// Runs `test_<name>.py` of folder `suite` with the requirements beside it; false: no test matches `rest`.
+fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result<bool> {
+    /// pytest's exit status when it collected no test.
+    const NO_TESTS: i32 = 5;
     let python = venv(&build::root().join(".venv").join(name), &suite.join("requirements.txt"))?;
-    check(
-        Command::new(python)
-            .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
-            .arg(format!("test_{name}.py"))
-            .args(rest)
-            .current_dir(suite)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("LIGHTOS_BIN", installed.join("lightos"))
-            .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
-            .env("SOFTGPU_LIB", installed.join("softgpu")),
-    )
+    let status = Command::new(python)
+        .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
+        .arg(format!("test_{name}.py"))
+        .args(rest)
+        .current_dir(suite)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("LIGHTOS_BIN", installed.join("lightos"))
+        .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
+        .env("SOFTGPU_LIB", installed.join("softgpu"))
+        .status()?;
+    ensure!(status.success() || status.code() == Some(NO_TESTS), "test_{name}.py failed: {status}");
+    Ok(status.success())
 }
 
 /// A virtual environment that holds what `requirements` names; made again when the list changes.

@@ -54,7 +54,7 @@ pub fn permits(harmless: impl FnOnce() -> CuResult) -> Result<(), CuResult> {
     }
 }
 
-/// As [`permits`], for allocations and copies that wait, which have no harmless local form: a small local allocation stands for
+/// As [`permits`], for calls that allocate or free, which have no harmless local form: a small local allocation stands for
 /// them, since a capture forbids the same calls as it forbids that. Any other error of it (the device may be full) says nothing
 /// about the call.
 #[inline]

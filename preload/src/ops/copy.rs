@@ -117,9 +117,6 @@ pub fn linear(dst: End, src: End, bytes: usize, stream: u64, wait: Wait) -> Resu
     if bytes == 0 {
         return Ok(Outcome::Done);
     }
-    if matches!(wait, Wait::Yes) {
-        capture::permits_unsafe()?;
-    }
     let bytes = bytes as u64;
     let from = place(src.0, bytes, src.1)?;
     let to = place(dst.0, bytes, dst.1)?;

@@ -1,7 +1,7 @@
 //! Functions and kernels: where they come from, how their parameters lie, what a launch of them may ask for.
 //!
-//! A function becomes known at its first use: its origin is looked up, its parameter layout copied, and the executor told
-//! about it. From then on a launch finds all that with one look-up.
+//! A function becomes known when the program looks it up, a kernel at its first use: its origin is looked up, its parameter layout
+//! copied, and the executor told about it, which then loads it. From then on a launch finds all that with one look-up.
 //!
 //! A `CUkernel` may stand wherever a `CUfunction` does; [`ORIGINS`] tells which handles are kernels.
 
@@ -257,38 +257,41 @@ pub fn forget(image: Image) {
     FUNCTIONS.remove_where(|function| function.image == image);
 }
 
-/// Runs a look-up locally and remembers what its result is.
+/// Runs a look-up locally and remembers where the handle that it returns comes from.
 fn look_up(
     out: Out<u64>,
     local: impl FnOnce(*mut u64) -> CuResult,
     origin: impl FnOnce(u64) -> Option<Origin>,
-) -> Outcome {
-    let run = || {
-        let out = out.required()?;
-        let mut handle = 0;
-        local(&mut handle).ok()?;
-        if let Some(origin) = origin(handle) {
-            origins().insert(handle, origin);
-        }
-        out.put(handle);
-        Ok(())
-    };
-    Outcome::from(run())
+) -> Result<u64, CuResult> {
+    let out = out.required()?;
+    let mut handle = 0;
+    local(&mut handle).ok()?;
+    if let Some(origin) = origin(handle) {
+        origins().insert(handle, origin);
+    }
+    out.put(handle);
+    Ok(handle)
+}
+
+/// Has the executor load a function that was looked up, as the driver does natively: later the device may be busy with a kernel that waits
+/// for the program, and loading waits for the device. What cannot be loaded says so at its use.
+fn load(function: u64) {
+    let _ = find(function);
 }
 
 /// cuModuleGetFunction.
 pub fn found(out: Out<u64>, image: Image, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
-    look_up(out, local, |_| Some(Origin { image, kernel: None }))
+    look_up(out, local, |_| Some(Origin { image, kernel: None })).map(load).into()
 }
 
-/// cuLibraryGetKernel.
+/// cuLibraryGetKernel, which natively loads nothing.
 pub fn found_kernel(out: Out<u64>, image: Image, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
-    look_up(out, local, |kernel| Some(Origin { image, kernel: Some(kernel) }))
+    look_up(out, local, |kernel| Some(Origin { image, kernel: Some(kernel) })).map(drop).into()
 }
 
 /// cuKernelGetFunction.
 pub fn function_of(out: Out<u64>, kernel: u64, local: impl FnOnce(*mut u64) -> CuResult) -> Outcome {
-    look_up(out, local, |_| origins().get(&kernel).copied())
+    look_up(out, local, |_| origins().get(&kernel).copied()).map(load).into()
 }
 
 /// cuLibraryEnumerateKernels, which fills `kernels` with as many as there are, at most `count`.

@@ -132,9 +132,14 @@ pub fn shared(address: u64) -> bool {
 /// cuMemAllocHost and cuMemHostAlloc. Write-combined memory is ordinary here: it is a hint.
 pub fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let out = out.required()?;
-    if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
+    if flags & !ALLOC_FLAGS != 0 {
         return Err(CuResult::INVALID_VALUE);
+    }
+    if bytes == 0 {
+        out.put(std::ptr::null_mut());
+        return Ok(());
     }
     sidecar()?.sticky().map_or(Ok(()), Err)?;
     let address = obtain(bytes as u64)?;
@@ -146,6 +151,7 @@ pub fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), C
 /// cuMemFreeHost. As natively, it waits for the context's work.
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
+    capture::permits_unsafe()?;
     let Some(allocation) = LIVE.remove(address, |kind| matches!(kind, Kind::Host { .. })) else {
         return foreign(address);
     };

@@ -87,7 +87,7 @@ fn launch(
             attribute_count: (attributes.len() / config::ATTRIBUTE_BYTES) as u32,
             param_bytes: params.len() as u32,
         };
-        if in_question {
+        if in_question || params.len() != function.param_bytes as usize {
             session.ask(&launch, &[attributes, params])?;
             function.accept(kind);
         } else {

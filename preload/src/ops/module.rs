@@ -4,7 +4,7 @@
 //! Modules (`CUmodule`) and libraries (`CUlibrary`) differ in their functions only; both are announced here.
 
 use super::function::{self, Image};
-use super::{global, stream};
+use super::{capture, global, stream};
 use crate::edge::Out;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
@@ -216,6 +216,7 @@ pub fn unload(handle: u64, is_library: bool, local: impl FnOnce() -> CuResult) -
     }
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
+        capture::permits_unsafe()?;
         stream::synchronize_context()?;
         images().remove(&image);
         function::forget(image);

@@ -99,6 +99,7 @@ pub fn allocate_from(out: Out<u64>, bytes: usize, pool: u64, stream: u64) -> Res
     if capture::captures(stream) {
         return Ok(Outcome::Refuse(Reason::GraphOperation));
     }
+    capture::permits_unsafe()?;
     let out = out.required()?;
     if pool == 0 || bytes == 0 {
         return Err(CuResult::INVALID_VALUE);

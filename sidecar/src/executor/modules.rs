@@ -1,7 +1,7 @@
 //! Modules, libraries, kernels and functions, under the program's own handle values.
 //!
-//! Owned by the ring thread. An image stays a file until one of its functions or globals is needed: programs load far more code
-//! than they run, and the loading is what costs. Kernels (`CUkernel`) are resolved to their functions at once, so that
+//! Owned by the ring thread. An image stays a file until one of its functions is looked up or a global is needed: programs load far
+//! more code than they run, and the loading is what costs. Kernels (`CUkernel`) are resolved to their functions at once, so that
 //! everything behind this file deals in `CUfunction` alone.
 
 use std::ffi::{CString, c_void};
@@ -242,6 +242,9 @@ impl Executor {
             ModuleRequest::Function { function, module, name, library } => {
                 let name = CString::new(name).map_err(|_| CuError::INVALID_VALUE)?;
                 modules.functions.insert(function, Function::Named { image: (module, library), name });
+                // Now, as natively, and not behind a kernel that the program launches before this one: the driver may wait for the
+                // device when it loads. What goes wrong is said at the function's use.
+                let _ = modules.function(function);
             }
             ModuleRequest::FunctionAttribute { function, attribute, value } => {
                 modules.set_attribute(function, attribute, value)?;

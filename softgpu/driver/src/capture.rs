@@ -313,6 +313,16 @@ pub fn forbid_unsafe() -> Result {
     if forbidden { Err(Error::STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
 }
 
+/// Refuses a call that waits for everything, the captured streams included, whatever the mode.
+pub fn forbid_all() -> Result {
+    if ACTIVE.load(Ordering::Acquire) == 0 {
+        return Ok(());
+    }
+    let sessions = lock(&SESSIONS);
+    sessions.iter().for_each(|session| session.invalid.store(true, Ordering::Release));
+    if sessions.is_empty() { Ok(()) } else { Err(Error::STREAM_CAPTURE_UNSUPPORTED) }
+}
+
 impl Session {
     fn check(&self) -> Result {
         if self.invalid.load(Ordering::Acquire) { Err(Error::STREAM_CAPTURE_INVALIDATED) } else { Ok(()) }

@@ -363,12 +363,12 @@ impl Context {
     }
 
     pub fn limit(&self, limit: u32) -> Result<usize> {
-        let index = LIMITS.iter().position(|(id, _)| *id == limit).ok_or(Error::UNSUPPORTED_LIMIT)?;
+        let index = LIMITS.iter().position(|(id, _)| *id == limit).ok_or(Error::INVALID_VALUE)?;
         Ok(self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[index])
     }
 
     pub fn set_limit(&self, limit: u32, value: usize) -> Result {
-        let index = LIMITS.iter().position(|(id, _)| *id == limit).ok_or(Error::UNSUPPORTED_LIMIT)?;
+        let index = LIMITS.iter().position(|(id, _)| *id == limit).ok_or(Error::INVALID_VALUE)?;
         self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[index] = value;
         Ok(())
     }

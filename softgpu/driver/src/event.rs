@@ -98,7 +98,7 @@ pub fn record(event: &Arc<Event>, stream: &Arc<Stream>, flags: u32) -> Result {
     }
     if flags == EXTERNAL {
         if !capture::is_capturing(stream)? {
-            return Err(Error::INVALID_VALUE);
+            return Err(Error::ILLEGAL_STATE);
         }
         return stream.submit(Work::RecordEvent(event.clone()));
     }
@@ -118,7 +118,7 @@ pub fn make_wait(stream: &Arc<Stream>, event: &Arc<Event>, flags: u32) -> Result
     }
     if flags == EXTERNAL {
         if !capture::is_capturing(stream)? {
-            return Err(Error::INVALID_VALUE);
+            return Err(Error::ILLEGAL_STATE);
         }
         return stream.submit(Work::WaitEvent(event.clone()));
     }

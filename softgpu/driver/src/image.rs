@@ -48,7 +48,9 @@ pub unsafe fn ptx(image: *const c_void, sm: u32) -> Result<String> {
         _ => {
             // SAFETY: what is neither of the binary forms is NUL-terminated text.
             let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) };
-            text.to_str().map(str::to_owned).map_err(|_| Error::INVALID_IMAGE)
+            let text = text.to_str().map_err(|_| Error::INVALID_IMAGE)?;
+            // Text without it is no PTX to the driver, and no error of its compiler.
+            if text.contains(".version") { Ok(text.to_owned()) } else { Err(Error::INVALID_IMAGE) }
         }
     }
 }

@@ -20,6 +20,8 @@ const PREFERRED_CLUSTER_DIMENSION: u32 = 11;
 const LAUNCH_COMPLETION_EVENT: u32 = 12;
 const LAST_ATTRIBUTE: u32 = 16;
 
+/// Most bytes of parameters that a launch may carry.
+const MAX_PARAM_BYTES: usize = 32_764;
 /// Keys of the `extra` array.
 const EXTRA_END: usize = 0;
 const EXTRA_BUFFER: usize = 1;
@@ -136,12 +138,16 @@ unsafe fn pack(function: &Function, params: *mut *mut c_void, extra: *mut *mut c
                 }
             }
             (true, false) => {
+                // As hardware has it: a short buffer is taken, and the kernel reads what was there before (here zeros).
                 let (from, bytes) = parse_extra(extra)?;
-                let needed = info.params.last().map_or(0, |last| last.offset + last.size);
-                if bytes < needed || (needed > 0 && from.is_null()) {
+                let most = info.params.last().map_or(0, |last| last.offset + last.size);
+                if bytes > MAX_PARAM_BYTES || (bytes > 0 && from.is_null()) {
                     return Err(Error::INVALID_VALUE);
                 }
-                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), needed);
+                if bytes > most {
+                    return Err(Error::LAUNCH_OUT_OF_RESOURCES);
+                }
+                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), bytes);
             }
         }
     }

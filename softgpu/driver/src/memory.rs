@@ -125,11 +125,14 @@ fn release_block(start: u64, accept: impl FnOnce(&Range) -> bool) -> Option<Bloc
     Some(Block { device: range.device, start: range.start, bytes: range.bytes, pool })
 }
 
-/// `cuMemHostAlloc`; `cuMemAllocHost` passes no flags.
+/// `cuMemHostAlloc`; `cuMemAllocHost` passes no flags. No bytes are no allocation: address 0, as hardware has it.
 pub fn allocate_host(bytes: usize, flags: u32) -> Result<u64> {
     let context = context::healthy()?;
-    if bytes == 0 || flags & !HOST_ALLOC_FLAGS != 0 {
+    if flags & !HOST_ALLOC_FLAGS != 0 {
         return Err(Error::INVALID_VALUE);
+    }
+    if bytes == 0 {
+        return Ok(0);
     }
     let start = pages::map(bytes as u64, PAGE, true)?;
     // Under unified addressing every pinned allocation is portable and mapped.
@@ -140,6 +143,9 @@ pub fn allocate_host(bytes: usize, flags: u32) -> Result<u64> {
 /// `cuMemFreeHost`.
 pub fn free_host(start: u64) -> Result {
     let context = context::healthy()?;
+    if start == 0 {
+        return Ok(());
+    }
     let is_host = |range: &Range| matches!(range.kind, Kind::Host(_));
     if !SPACE.find(start).is_some_and(|range| range.start == start && is_host(&range)) {
         return Err(Error::INVALID_VALUE);

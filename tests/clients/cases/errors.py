@@ -94,8 +94,31 @@ def bad_launch_arguments(gpu: Session):
 
 
 @case
+def parameter_buffers_of_wrong_size(gpu: Session):
+    """`extra` buffers shorter and longer than the parameters: what the launch returns and what the kernel reads."""
+    results = {}
+    for name, declaration, size in (("12", "int* p, int v", 12), ("24", "int* p, int v, double d", 24), ("8", "int* p", 8)):
+        function = gpu.function(f'extern "C" __global__ void k({declaration}) {{ *p = {"v" if "v" in declaration else 7}; }}', "k")
+        for declared in (8, 11, 12, 13, 16, 20, 23, 24, 25, 28, 32, 64, 4096, 4097, 32764, 32765, 1 << 20):
+            cell = gpu.empty(64)
+            packed = (ctypes.c_uint64 * 8192)(cell, 41)
+            bytes_ = ctypes.c_size_t(declared)
+            extra = (ctypes.c_void_p * 5)(1, ctypes.addressof(packed), 2, ctypes.addressof(bytes_), 0)
+            result = code(driver.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, 0, 0, ctypes.addressof(extra)))
+            row = [result]
+            # What a kernel reads past a short buffer is undefined, and may be an address.
+            if declared >= size:
+                row.append(int(gpu.download(cell, 1, np.int32)[0]))
+            results[f"{name} declared {declared}"] = row
+            gpu.synchronize()
+    return results
+
+
+@case
 def bad_memory_arguments(gpu: Session):
     pointer, host = gpu.empty(1000), np.zeros(4096, np.uint8)
+    large = gpu.empty(2 << 20)
+    # Nothing is allocated after it is freed: the memory would be in use again.
     freed = gpu.empty(4 << 20)
     ok(driver.cuMemFree(freed))
     attribute = driver.CUpointer_attribute
@@ -104,7 +127,7 @@ def bad_memory_arguments(gpu: Session):
         "memset null": code(driver.cuMemsetD32(0, 1, 16)),
         "memset misaligned": code(driver.cuMemsetD32(pointer + 1, 1, 4)),
         "memset zero": code(driver.cuMemsetD8(pointer, 1, 0)),
-        "copy past a large allocation": code(driver.cuMemcpyDtoH(host.ctypes.data, gpu.empty(2 << 20) + (2 << 20) - 16, 32)),
+        "copy past a large allocation": code(driver.cuMemcpyDtoH(host.ctypes.data, large + (2 << 20) - 16, 32)),
         "device to device from freed": code(driver.cuMemcpyDtoD(pointer, freed, 16)),
         "copy zero bytes": code(driver.cuMemcpyHtoD(pointer, host.ctypes.data, 0)),
         "host null": code(driver.cuMemcpyHtoD(pointer, 0, 16)),
@@ -113,7 +136,9 @@ def bad_memory_arguments(gpu: Session):
         "attribute of unknown": code(driver.cuPointerGetAttribute(attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host.ctypes.data)),
         "attribute of freed": code(driver.cuPointerGetAttribute(attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, freed)),
         "free host unknown": code(driver.cuMemFreeHost(host.ctypes.data)),
-        "host alloc zero": code(driver.cuMemHostAlloc(0, 0)),
+        "host alloc zero": [code(driver.cuMemHostAlloc(0, 0)), int(driver.cuMemHostAlloc(0, 0)[1] or 0)],
+        "host alloc zero, first form": [code(driver.cuMemAllocHost(0)), int(driver.cuMemAllocHost(0)[1] or 0)],
+        "free host null": code(driver.cuMemFreeHost(0)),
         "host alloc flags": code(driver.cuMemHostAlloc(64, 0x100)),
         "pitch zero": code(driver.cuMemAllocPitch(0, 4, 4)),
         "pitch": [int(ok(driver.cuMemAllocPitch(100, 4, 4))[1]), int(ok(driver.cuMemAllocPitch(513, 4, 16))[1])],

@@ -49,7 +49,6 @@ def pool_churn(gpu: Session):
     results["cuMemFree"] = code(driver.cuMemFree(pointer))
     plain = int(ok(driver.cuMemAlloc(1 << 20)))
     results["cuMemFreeAsync"] = code(driver.cuMemFreeAsync(plain, streams[0]))
-    results["double"] = code(driver.cuMemFreeAsync(plain, streams[0]))
     ok(driver.cuStreamSynchronize(streams[0]))
     return results
 

@@ -43,7 +43,7 @@ pub fn with_packed(
     match (arguments.pointers.is_null(), arguments.extra.is_null()) {
         (false, false) => bad_parameters(),
         // SAFETY: not null, so a list as `Arguments::new` was promised.
-        (true, false) => run(unsafe { buffer(arguments.extra, bytes)? }),
+        (true, false) => run(unsafe { buffer(arguments.extra)? }),
         _ if bytes == 0 => run(&[]),
         (true, true) => bad_parameters(),
         (false, true) if bytes <= SMALL_BYTES => pack::<SMALL_BYTES>(function, arguments, run),
@@ -90,11 +90,12 @@ fn zeroed(buffer: &mut [std::mem::MaybeUninit<u8>]) -> &mut [u8] {
     unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [u8]) }
 }
 
-/// The buffer that an `extra` list names. A longer one than the kernel reads is cut: its end is the padding of a C struct.
+/// The buffer that an `extra` list names, of the size that it states: what the driver says of one that is too short or too long is
+/// the executor's driver's to say.
 ///
 /// # Safety
 /// `list` is as `Arguments::new` was promised.
-unsafe fn buffer<'a>(list: *const *const c_void, bytes: usize) -> Result<&'a [u8], CuResult> {
+unsafe fn buffer<'a>(list: *const *const c_void) -> Result<&'a [u8], CuResult> {
     let (mut data, mut size) = (std::ptr::null::<u8>(), None);
     let mut at = list;
     loop {
@@ -115,15 +116,12 @@ unsafe fn buffer<'a>(list: *const *const c_void, bytes: usize) -> Result<&'a [u8
         // SAFETY: as above.
         at = unsafe { at.add(2) };
     }
-    if bytes == 0 {
-        return Ok(&[]);
-    }
     match size {
-        Some(size) if size >= bytes && !data.is_null() => {
-            // SAFETY: the buffer has the size that the list states, which is at least this.
-            Ok(unsafe { std::slice::from_raw_parts(data, bytes) })
-        }
-        _ => bad_parameters(),
+        None | Some(0) => Ok(&[]),
+        Some(_) if data.is_null() => bad_parameters(),
+        Some(size) if size > MAX_PARAM_BYTES => bad_parameters(),
+        // SAFETY: the buffer has the size that the list states.
+        Some(size) => Ok(unsafe { std::slice::from_raw_parts(data, size) }),
     }
 }
 
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_has_at_least_the_size_of_the_parameters() {
+    fn a_buffer_has_the_size_that_its_list_states() {
         let function = function(&[(0, 8), (8, 4)]);
         let mut data = [7u8; 16];
         let mut size = 16usize;
@@ -180,9 +178,12 @@ mod tests {
             (data.as_mut_ptr().cast(), (&raw mut size).cast());
         let key = std::ptr::without_provenance_mut::<c_void>;
         let mut extra = [key(BUFFER_POINTER), pointer, key(BUFFER_SIZE), size_pointer, key(END)];
-        assert_eq!(packed(&function, null_mut(), extra.as_mut_ptr()).unwrap(), vec![7; 12]);
+        assert_eq!(packed(&function, null_mut(), extra.as_mut_ptr()).unwrap(), vec![7; 16]);
         // SAFETY: the size lives on.
         unsafe { size_pointer.cast::<usize>().write(11) };
+        assert_eq!(packed(&function, null_mut(), extra.as_mut_ptr()).unwrap(), vec![7; 11]);
+        // SAFETY: as above.
+        unsafe { size_pointer.cast::<usize>().write(MAX_PARAM_BYTES + 1) };
         assert_eq!(packed(&function, null_mut(), extra.as_mut_ptr()), Err(CuResult::INVALID_VALUE));
         extra[2] = key(77);
         assert_eq!(packed(&function, null_mut(), extra.as_mut_ptr()), Err(CuResult::INVALID_VALUE));

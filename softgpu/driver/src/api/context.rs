@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::stream::GREATEST_PRIORITY;
 use crate::{capture, event};
 
+/// `CU_CTX_MAP_HOST`: on hardware every context reports it.
+const MAP_HOST: u32 = 8;
+
 /// API versions of the entry points that create contexts.
 const V2: u32 = 3020;
 const V3: u32 = 11040;
@@ -30,7 +33,7 @@ unsafe fn create(out: *mut u64, flags: u32, device: c_int, version: u32) -> Resu
 fn synchronize(handle: u64) -> Result {
     let context = context::find(handle)?;
     context::current()?;
-    capture::forbid_unsafe()?;
+    capture::forbid_all()?;
     context.synchronize()
 }
 
@@ -64,7 +67,7 @@ exports! { TABLE:
     entry cuCtxGetDevice_v2: (device: *mut c_int, context: u64) {
         put(device, context::find(context)?.device.ordinal())
     }
-    entry cuCtxGetFlags: (flags: *mut u32) { put(flags, context::current()?.flags.load(Ordering::Relaxed)) }
+    entry cuCtxGetFlags: (flags: *mut u32) { put(flags, context::current()?.flags.load(Ordering::Relaxed) | MAP_HOST) }
     entry cuCtxSetFlags: (flags: u32) {
         let context = context::current()?;
         if flags & !VALID_FLAGS != 0 || flags & 7 > 4 || flags & 7 == 3 {

@@ -27,6 +27,7 @@ unsafe fn instantiate(out: *mut u64, graph: u64, flags: u64) -> Result {
     if flags & DEVICE_LAUNCH != 0 {
         return Err(Error::NOT_SUPPORTED);
     }
+    capture::forbid_unsafe()?;
     // SAFETY: this function's contract.
     unsafe { put(out, executable::instantiate(&graph, flags)?) }
 }

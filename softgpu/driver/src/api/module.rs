@@ -6,7 +6,7 @@ use crate::abi::Text;
 use crate::edge::{exports, put, put_some, text};
 use crate::error::{Error, Result};
 use crate::jit::Options;
-use crate::{context, library, module};
+use crate::{capture, context, library, module};
 
 /// # Safety
 /// `name` is null or a C string that outlives `'a`.
@@ -55,7 +55,10 @@ exports! { TABLE:
         let bytes = module::read_file(text(path)?)?;
         put(out, module::load(bytes.as_ptr().cast(), &Options::NONE)?)
     }
-    entry cuModuleUnload: (module: u64) { module::unload(module) }
+    entry cuModuleUnload: (module: u64) {
+        capture::forbid_unsafe()?;
+        module::unload(module)
+    }
     entry cuModuleGetLoadingMode: (mode: *mut u32) {
         // CU_MODULE_LAZY_LOADING, the default since CUDA 12.2.
         put(mode, 2)
@@ -98,7 +101,10 @@ exports! { TABLE:
         let bytes = module::read_file(text(path)?)?;
         put(out, library::load(bytes.as_ptr().cast(), &Options::new(jit, jit_values, jit_count)?)?)
     }
-    entry cuLibraryUnload: (library: u64) { library::unload(library) }
+    entry cuLibraryUnload: (library: u64) {
+        capture::forbid_unsafe()?;
+        library::unload(library)
+    }
     entry cuLibraryGetKernel: (out: *mut u64, library: u64, kernel: Text) {
         put(out, library::find(library)?.kernel(name(kernel)?)?)
     }

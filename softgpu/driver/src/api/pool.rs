@@ -18,6 +18,7 @@ unsafe fn allocate(out: *mut u64, bytes: usize, pool: Option<u64>, stream: u64) 
         // Memory nodes are not carried: a captured allocation would have to outlive this call.
         return Err(capture::invalidate(&stream, Error::STREAM_CAPTURE_UNSUPPORTED));
     }
+    capture::forbid_unsafe()?;
     if out.is_null() {
         return Err(Error::INVALID_VALUE);
     }

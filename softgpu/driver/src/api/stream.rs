@@ -43,12 +43,14 @@ exports! { TABLE:
     entry cuStreamQuery / cuStreamQuery_ptsz: (stream: u64) {
         let stream = stream::find(stream)?;
         capture::forbid_sync(&stream)?;
+        capture::forbid_unsafe()?;
         context::poisoned()?;
         if stream.is_idle() { context::poisoned() } else { Err(Error::NOT_READY) }
     }
     entry cuStreamSynchronize / cuStreamSynchronize_ptsz: (stream: u64) {
         let stream = stream::find(stream)?;
         capture::forbid_sync(&stream)?;
+        capture::forbid_unsafe()?;
         stream.synchronize()
     }
     entry cuStreamGetFlags / cuStreamGetFlags_ptsz: (stream: u64, flags: *mut u32) {

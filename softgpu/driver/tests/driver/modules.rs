@@ -6,7 +6,8 @@ use std::ptr::without_provenance_mut;
 use cuda::api::{context, copy, function, launch, link, memory, module, stream};
 
 use crate::support::{
-    BUMP, INVALID_HANDLE, INVALID_VALUE, VECTOR_ADD, code, kernel, ok, param, params, primary, set,
+    BUMP, INVALID_HANDLE, INVALID_VALUE, LAUNCH_OUT_OF_RESOURCES, VECTOR_ADD, code, kernel, ok, param,
+    params, primary, set,
 };
 
 const NULL: *mut *mut c_void = std::ptr::null_mut();
@@ -57,11 +58,14 @@ fn parameters_may_come_as_a_packed_buffer() {
     let mut value = 0u32;
     ok!(copy::cuMemcpyDtoH_v2(&raw mut value as u64, word, 4));
     assert_eq!(value, 42);
-    set(extra[3], 8usize);
-    assert_eq!(
-        code!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr())),
-        INVALID_VALUE
-    );
+    // As on hardware: a short buffer is taken, a long one is not.
+    for (bytes, expected) in [(8, 0), (13, LAUNCH_OUT_OF_RESOURCES), (32_765, INVALID_VALUE)] {
+        set(extra[3], bytes);
+        let launched = code!(launch::cuLaunchKernel(bump, 1, 1, 1, 1, 1, 1, 0, 0, NULL, extra.as_mut_ptr()));
+        assert_eq!(launched, expected, "{bytes} bytes");
+    }
+    ok!(copy::cuMemcpyDtoH_v2(&raw mut value as u64, word, 4));
+    assert_eq!(value, 42, "the second launch added nothing");
 }
 
 #[test]
