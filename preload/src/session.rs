@@ -84,15 +84,15 @@ pub fn connect() -> Result<(), CuResult> {
     if matches!(*state, State::Fresh) {
         let started = connect::connect(life::settings()).and_then(|session| {
             let session: &'static Session = Box::leak(Box::new(session));
-            session.start()?;
-            Ok(session)
+            ops::memory::reserve(session.device_arena_bytes).map_err(ConnectError::Arena)?;
+            life::register_handlers();
+            SESSION.store(ptr::from_ref(session).cast_mut(), Release);
+            // After that: without a session the watch has nobody to warn.
+            let watch = spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || session.watch());
+            watch.inspect_err(|_| retire()).map_err(ConnectError::Thread)
         });
         *state = match started {
-            Ok(session) => {
-                life::register_handlers();
-                SESSION.store(ptr::from_ref(session).cast_mut(), Release);
-                State::Connected
-            }
+            Ok(()) => State::Connected,
             Err(error) => {
                 let what =
                     if require { "refusing to run CUDA (LIGHTOS_REQUIRE=1)" } else { "running natively" };
@@ -121,12 +121,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reserves the arenas and starts the watch.
-    fn start(&'static self) -> Result<(), ConnectError> {
-        ops::memory::reserve(self.device_arena_bytes).map_err(ConnectError::Arena)?;
-        spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || self.watch()).map_err(ConnectError::Thread)
-    }
-
     /// Waits for the executor's end, which is the end of the socket.
     fn watch(&self) {
         connect::wait_for_hangup(&self.channel);

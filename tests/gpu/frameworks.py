@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 
 HERE = Path(__file__).resolve().parent
 # Suites by name: the cases' file and the environment. XLA chooses among kernels by their measured time, so two runs may round
@@ -86,7 +86,7 @@ def run_suite(name: str, cases: list[str], dist: Path | None, scratch: Path, lim
             if not results[case]["ok"]:
                 results[case].setdefault("log", text[-2500:])
         # A sticky CUDA error poisons what follows in the same process: run those again in a fresh one.
-        failed = [i for i, c in enumerate(waiting) if c in results and not results[c]["ok"]]
+        failed = [i for i, c in enumerate(waiting) if c in broken or (c in results and "CUDA" in results[c].get("error", ""))]
         if failed:
             again = waiting[failed[0] + 1 :]
             for case in again:
@@ -105,6 +105,8 @@ def judge(native: list[dict], ours: list[dict], name: str) -> dict:
         row["verdict"] = "native fails"
     elif not all(r["ok"] for r in o):
         row["verdict"] = "FAILS: " + next(r["error"] for r in o if not r["ok"])
+    elif any(r.get("launches", 1) + r.get("graph_launches", 0) == 0 for r in o):
+        row["verdict"] = "FAILS: no launch was forwarded"
     elif not deterministic:
         row["verdict"] = "runs (native differs from itself)"
     elif {r["sha256"] for r in o} == {n[0]["sha256"]}:
@@ -125,6 +127,10 @@ def table(suites: dict[str, list[dict]], head: str) -> str:
         for r in rows:
             numbers = f"{r['launches']} | {r['native_ms']:.3f} | {r['lightos_ms']:.3f} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f})" if "ratio" in r else "– | – | – | –"
             lines.append(f"| {suite} | {r['case']} | {r['verdict'].splitlines()[0][:120]} | {numbers} |")
+    lines.append("")
+    for suite, rows in suites.items():
+        if ratios := [r["ratio"] for r in rows if "ratio" in r]:
+            lines.append(f"{suite}: geometric mean of the ratios {geometric_mean(ratios):.3f}.")
     return "\n".join(lines) + "\n"
 
 

@@ -221,7 +221,8 @@ pub fn set_node(
             GraphNode::Child { .. } => GraphRequest::SetChild { exec, place, graphs },
             node => GraphRequest::SetNode { exec, place, node },
         };
-        call(session, request)?;
+        // Not waited for: the local driver has judged the same change of the same graph, and XLA makes some before every launch.
+        session.cast(&Request::Graph(request))?;
         known.absorb(&mut walk);
         Ok(())
     };
@@ -240,7 +241,8 @@ pub fn set_enabled(exec: u64, node: u64, enabled: bool, local: impl FnOnce() -> 
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         local().ok()?;
-        call(session, GraphRequest::SetEnabled { exec, place, enabled })
+        session.cast(&Request::Graph(GraphRequest::SetEnabled { exec, place, enabled }))?;
+        Ok(())
     };
     outcome(run())
 }

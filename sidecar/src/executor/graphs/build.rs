@@ -76,8 +76,8 @@ impl Executor {
             }
             GraphNode::Host { callback } => Content::Host(GraphCall::new(self.pages.clone(), *callback)),
             GraphNode::Empty => Content::Empty,
-            GraphNode::EventRecord { event } => Content::EventRecord(self.events.raw(*event)?),
-            GraphNode::EventWait { event } => Content::EventWait(self.events.raw(*event)?),
+            GraphNode::EventRecord { event } => Content::EventRecord(self.events.of_graph(*event)?),
+            GraphNode::EventWait { event } => Content::EventWait(self.events.of_graph(*event)?),
             GraphNode::Child { graph } => Content::Child(*graph),
         })
     }
