@@ -60,6 +60,9 @@ pub enum RingViolation {
     },
 }
 
+/// A wait polls for this long before it offers the processor to others between polls.
+const ALONE: Duration = Duration::from_micros(20);
+
 /// A record, in the consumer's private memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
@@ -182,12 +185,20 @@ impl Consumer {
         let idle_since = *self.idle_since.get_or_insert(start);
         let left = self.spin.saturating_sub(start.duration_since(idle_since));
         let spin = if cfg!(loom) { Duration::ZERO } else { left.min(timeout) };
-        while start.elapsed() < spin {
+        loop {
+            let waited = start.elapsed();
+            if waited >= spin {
+                break;
+            }
             for _ in 0..32 {
                 if self.is_ready()? {
                     return Ok(true);
                 }
                 std::hint::spin_loop();
+            }
+            // The program's own threads come first: one that shares this processor would hold up all that wait for it.
+            if waited >= ALONE {
+                std::thread::yield_now();
             }
         }
         let parked = &self.memory.control().consumer.0.parked;
