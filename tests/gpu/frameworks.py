@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -78,7 +77,9 @@ def run_suite(name: str, cases: list[str], dist: Path | None, scratch: Path, lim
                 results[line["case"]] = line
         text = log.read_text()
         if report.exists():
-            results.setdefault("_reports", {})[str(attempts)] = json.loads(report.read_text())
+            told = json.loads(report.read_text())
+            told.pop("command", None)  # paths of this machine
+            results.setdefault("_reports", {})[str(attempts)] = told
         broken = [c for c in started if c not in results] or ([waiting[0]] if not started else [])
         for case in broken:
             results[case] = {"case": case, "ok": False, "error": why, "log": text[-2500:]}
@@ -146,7 +147,7 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     gpu = gpu_name()
-    document = {"gpu": gpu, "host": platform.platform(), "rounds": arguments.rounds, "suites": {}, "reports": {}}
+    document = {"gpu": gpu, "rounds": arguments.rounds, "suites": {}, "reports": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for suite in arguments.suites.split(","):
             cases = [c for c in cases_of(SUITES[suite][0]) if not arguments.cases or c in arguments.cases.split(",")]

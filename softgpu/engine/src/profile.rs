@@ -45,7 +45,7 @@ const PROFILES: &[Profile] = &[
     Profile {
         key: "h100",
         name: "NVIDIA H100 80GB HBM3",
-        memory_bytes: 81090 << 20,
+        memory_bytes: 85_017_493_504,
         compute_capability: (9, 0),
         sm_count: 132,
         sm_clock_mhz: 1980,
