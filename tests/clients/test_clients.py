@@ -26,7 +26,7 @@ BREAKS_ITS_CONTEXT = {"sticky_fault"}
 # What the same cases gave natively on hardware (tests/gpu/clients.py), and where the software GPU differs knowingly.
 HARDWARE = json.loads((HERE.parents[1] / "docs/results/h100-80gb-hbm3-clients.json").read_text())["native"]
 DIFFERS_FROM_HARDWARE = {
-    "occupancy_and_attributes/attributes/NUM_REGS": "register counts are one figure for every kernel",
+    "occupancy_and_attributes/attributes/NUM_REGS": "counted in the PTX, in steps of 8 from 16 on",
     "occupancy_and_attributes/clusters": "clusters are not carried",
     "pointer_attributes/pageable/host": "that host's kernel lets the device read pageable memory",
     "pointer_attributes/pageable/ordinal": "as above",

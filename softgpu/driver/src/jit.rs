@@ -1,9 +1,11 @@
-//! JIT options of module and library loads: the log buffers.
+//! JIT options of module and library loads and of the linker: the log buffers, and the register limit.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 
 use crate::error::{Error, Result};
 
+const MAX_REGISTERS: u32 = 0;
 const INFO_BUFFER: u32 = 3;
 const INFO_BYTES: u32 = 4;
 const ERROR_BUFFER: u32 = 5;
@@ -35,6 +37,16 @@ impl Options {
         let at = (0..self.count).find(|i| unsafe { self.names.add(*i).read_unaligned() } == name)?;
         // SAFETY: as above.
         Some(unsafe { self.values.add(at) })
+    }
+
+    /// `ptx` with the register limit that the caller asks for, in the form that the engine reads.
+    pub fn limited<'p>(&self, ptx: &'p str) -> Cow<'p, str> {
+        // SAFETY: the slot is an entry of the caller's array, whose value is a number.
+        let asked = self.slot(MAX_REGISTERS).map(|slot| unsafe { slot.read_unaligned() } as usize as u32);
+        match asked {
+            None | Some(0) => Cow::Borrowed(ptx),
+            Some(limit) => Cow::Owned(format!("{ptx}\n.pragma \"maxrregcount {limit}\";\n")),
+        }
     }
 
     /// Writes the logs and the numbers of bytes written, as far as the caller asked for them.

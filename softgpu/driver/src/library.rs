@@ -42,7 +42,7 @@ pub unsafe fn load(image: *const c_void, options: &Options) -> Result<u64> {
     modules[device.index()] = Some(module.clone());
     let library = Arc::new(Library {
         handle: handle::fresh(),
-        ptx,
+        ptx: options.limited(&ptx).into_owned(),
         modules: Mutex::new(modules),
         names,
         kernels: OnceLock::new(),

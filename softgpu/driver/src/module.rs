@@ -83,7 +83,7 @@ impl Module {
     pub fn load(ptx: &str, context: u64, device: Device, options: &Options) -> Result<Arc<Module>> {
         let mut full = false;
         let mut globals = Vec::new();
-        let loaded = Program::load(ptx, &mut |bytes, align| {
+        let loaded = Program::load(&options.limited(ptx), &mut |bytes, align| {
             let at = memory::allocate_global(device, context, bytes, align);
             full |= at.is_none();
             globals.extend(at);

@@ -43,6 +43,7 @@ mod op;
 mod operand;
 mod packed;
 mod path;
+mod pressure;
 mod program;
 mod rounding;
 mod scope;
@@ -131,6 +132,7 @@ pub struct KernelInfo {
     pub static_shared_bytes: u32,
     pub const_bytes: u32,
     pub local_bytes: u32,
+    /// 32-bit registers of a thread: what the PTX needs at once, under the limits of its directives.
     pub registers: u32,
     /// From `.maxntid` / `.reqntid`, else 1024.
     pub max_threads_per_block: u32,

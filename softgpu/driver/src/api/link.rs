@@ -1,6 +1,6 @@
 //! The linker: joins PTX inputs into one PTX image, which a module load accepts.
 //!
-//! Machine code is not served, so object and cubin inputs answer NO_BINARY_FOR_GPU. The image lives until the link
+//! A register limit travels in the image (`jit::Options::limited`). Machine code is not served, so object and cubin inputs answer NO_BINARY_FOR_GPU. The image lives until the link
 //! state is destroyed.
 
 use std::ffi::{c_char, c_void};
@@ -10,6 +10,7 @@ use crate::abi::Text;
 use crate::edge::{exports, put, put_some, text};
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
+use crate::jit::Options;
 use crate::{context, image, module};
 
 const INPUT_CUBIN: u32 = 0;
@@ -19,6 +20,8 @@ const INPUT_FATBINARY: u32 = 2;
 #[derive(Debug, Default)]
 struct Link {
     text: Mutex<Vec<u8>>,
+    /// The register limit, as text.
+    limit: String,
 }
 
 static LINKS: Table<Link> = Table::new();
@@ -72,16 +75,20 @@ unsafe fn add_file(state: u64, kind: u32, path: Text) -> Result {
     }
 }
 
-fn create() -> Result<u64> {
+fn create(options: &Options) -> Result<u64> {
     context::healthy()?;
     let state = handle::fresh();
-    LINKS.insert(state, Arc::default());
+    let limit = options.limited("").into_owned();
+    LINKS.insert(state, Arc::new(Link { text: Mutex::default(), limit }));
     Ok(state)
 }
 
 exports! { TABLE:
-    entry cuLinkCreate_v2: (_count: u32, _names: *const u32, _values: *mut *mut c_void, state: *mut u64) {
-        if state.is_null() { Err(Error::INVALID_VALUE) } else { put(state, create()?) }
+    entry cuLinkCreate_v2: (count: u32, names: *const u32, values: *mut *mut c_void, state: *mut u64) {
+        if state.is_null() {
+            return Err(Error::INVALID_VALUE);
+        }
+        put(state, create(&Options::new(names, values, count)?)?)
     }
     entry cuLinkAddData_v2: (
         state: u64, kind: u32, data: *const c_void, bytes: usize, _name: *const c_char,
@@ -101,6 +108,7 @@ exports! { TABLE:
             return Err(Error::INVALID_VALUE);
         }
         if text.last() != Some(&0) {
+            text.extend_from_slice(link.limit.as_bytes());
             text.push(0);
         }
         put(image, text.as_mut_ptr().cast())?;

@@ -242,3 +242,61 @@ fn occupancy_follows_the_limits() {
     let mut id = 0;
     ok!(stream::cuStreamGetId(0, &mut id));
 }
+
+/// A kernel of 256 threads that holds `live` words at once.
+fn holding(live: u32) -> CString {
+    let define: String = (0..live).map(|n| format!("ld.global.u32 %r{n}, [%rd1+{}];", n * 4)).collect();
+    let sum: String = (1..live).map(|n| format!("add.u32 %r0, %r0, %r{n};")).collect();
+    let text = format!(
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry holding(.param .u64 p) .maxntid 256 {{
+        .reg .b32 %r<200>; .reg .b64 %rd<3>; ld.param.u64 %rd1, [p]; {define} {sum} st.global.u32 [%rd1], %r0; ret; }}"
+    );
+    CString::new(text).unwrap()
+}
+
+/// Registers of the kernel of a module, and blocks of 256 threads that fit on an SM.
+fn figures(module_handle: u64) -> (i32, i32) {
+    let (mut handle, mut registers, mut blocks) = (0, 0, 0);
+    ok!(module::cuModuleGetFunction(&mut handle, module_handle, c"holding".as_ptr()));
+    ok!(function::cuFuncGetAttribute(&mut registers, 4, handle));
+    ok!(function::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, handle, 256, 0));
+    (registers, blocks)
+}
+
+#[test]
+fn register_counts_follow_the_kernel_and_the_limit_of_the_jit() {
+    primary();
+    let load = |live: u32, limit: Option<usize>| {
+        let text = holding(live);
+        let mut handle = 0;
+        let names = [0u32];
+        let mut values = [without_provenance_mut(limit.unwrap_or(0))];
+        let count = u32::from(limit.is_some());
+        ok!(module::cuModuleLoadDataEx(
+            &mut handle,
+            text.as_ptr().cast(),
+            count,
+            names.as_ptr(),
+            values.as_mut_ptr()
+        ));
+        figures(handle)
+    };
+    let (few, many) = (load(8, None), load(150, None));
+    assert_eq!((few.0, many.0), (16, 160));
+    // An SM has 65536 registers, handed out in steps of 8 a thread, and room for 2048 threads.
+    assert_eq!((few.1, many.1), (8, 65536 / 256 / 160));
+    assert_eq!(load(150, Some(57)), (57, 4));
+    assert_eq!(load(150, Some(38)), (38, 6));
+    assert_eq!(load(8, Some(57)), few, "a limit takes nothing from a kernel that stays below it");
+    // Through the linker the limit travels in the image.
+    let text = holding(150);
+    let (mut state, mut image, mut bytes, mut handle) = (0, std::ptr::null_mut(), 0, 0);
+    let mut values = [without_provenance_mut(40)];
+    ok!(link::cuLinkCreate_v2(1, [0u32].as_ptr(), values.as_mut_ptr(), &mut state));
+    let (data, none) = (text.as_ptr().cast(), std::ptr::null());
+    ok!(link::cuLinkAddData_v2(state, 1, data, text.as_bytes_with_nul().len(), none, 0, none.cast(), NULL));
+    ok!(link::cuLinkComplete(state, &mut image, &mut bytes));
+    ok!(module::cuModuleLoadData(&mut handle, image));
+    assert_eq!(figures(handle), (40, 6));
+    ok!(link::cuLinkDestroy(state));
+}

@@ -8,6 +8,26 @@ use super::layout::kernel_params;
 use super::op::Function;
 use super::scope::ModuleScope;
 
+/// 32-bit registers of a multiprocessor, and what a thread may have of them.
+const REGISTER_FILE: u32 = 65_536;
+const LEAST_REGISTERS: u32 = 16;
+const MOST_REGISTERS: u32 = 255;
+/// Registers are counted in steps of this.
+const REGISTER_STEP: u32 = 8;
+/// For the stack pointer and the return address.
+const SYSTEM_REGISTERS: u32 = 2;
+
+/// The limit of `CU_JIT_MAX_REGISTERS`, which the driver writes at a module's end as `.pragma "maxrregcount 40";`.
+fn register_limit(module: &Module) -> u32 {
+    let limits = module.items.iter().filter_map(|item| match item {
+        Item::Directive(directive) if directive.name == "pragma" => {
+            directive.args.trim_matches('"').strip_prefix("maxrregcount ")?.parse().ok()
+        }
+        _ => None,
+    });
+    limits.min().unwrap_or(MOST_REGISTERS)
+}
+
 /// The instruction that starts at `span`, dotted.
 pub fn opcode_at(module: &Module, span: Span) -> Option<String> {
     fn find(body: &[ast::Statement], span: Span) -> Option<String> {
@@ -26,12 +46,14 @@ pub fn opcode_at(module: &Module, span: Span) -> Option<String> {
     })
 }
 
-/// The figures that `cuFuncGetAttribute` answers.
+/// The figures that `cuFuncGetAttribute` answers. `callees` is the most registers that a device function of the module
+/// needs.
 pub fn describe(
     module: &Module,
     source: &ast::Function,
     function: &Function,
     scope: &ModuleScope<'_>,
+    callees: u32,
 ) -> Decoded<KernelInfo> {
     let params = kernel_params(&source.params)?;
     let param_bytes = params.last().map_or(0, |p| p.offset + p.size);
@@ -46,11 +68,14 @@ pub fn describe(
     let required_block = directive("reqntid");
     let product = |axes: [u32; 3]| axes.iter().fold(1u32, |product, &n| product.saturating_mul(n));
     let max_threads_per_block = required_block.or(directive("maxntid")).map_or(1024, product).clamp(1, 1024);
-    // Virtual registers say little about the real allocation; what the occupancy rules need is a figure that lets the
-    // largest block of this kernel launch.
-    let estimate = (function.frame.words + 2 * function.frame.longs) / 4 + 16;
-    let limit =
-        directive("maxnreg").map_or(255, |n| n[0]).min(65_536 / max_threads_per_block.next_multiple_of(32));
+    // The largest block that the kernel's bounds allow must fit, and as many of them as it asks for.
+    let blocks = directive("minnctapersm").map_or(1, |n| n[0].max(1));
+    let threads = max_threads_per_block.next_multiple_of(32).saturating_mul(blocks);
+    let limit = directive("maxnreg").map_or(MOST_REGISTERS, |n| n[0]).min(register_limit(module));
+    let limit = limit.min(REGISTER_FILE / threads).clamp(LEAST_REGISTERS, MOST_REGISTERS);
+    let own = super::pressure::registers(source);
+    let live = if function.calls.is_empty() { own } else { own.max(callees) };
+    let registers = live.saturating_add(SYSTEM_REGISTERS).next_multiple_of(REGISTER_STEP);
     let sm = module.target.iter().find_map(|t| t.strip_prefix("sm_"));
     let digits = sm.map_or("", |t| t.trim_end_matches(|c: char| !c.is_ascii_digit()));
     Ok(KernelInfo {
@@ -60,7 +85,7 @@ pub fn describe(
         static_shared_bytes: scope.shared_bytes,
         const_bytes: scope.const_bytes as u32,
         local_bytes: function.local_bytes,
-        registers: estimate.next_multiple_of(8).min(limit),
+        registers: registers.clamp(LEAST_REGISTERS, limit),
         max_threads_per_block,
         required_block,
         target_sm: digits.parse().unwrap_or(0),

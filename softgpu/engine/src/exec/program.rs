@@ -95,13 +95,15 @@ impl Program {
             functions[index] = Decoder::new(&mut scope, source).decode(source).map_err(plain)?;
         }
         let (common, common_names) = (scope.shared_bytes, scope.shared.clone());
+        let device = sources.iter().filter(|f| !f.entry);
+        let callees = device.map(|f| super::pressure::registers(f)).max().unwrap_or(0);
         let mut kernels = Vec::new();
         for (index, source) in sources.iter().enumerate().filter(|(_, f)| f.entry && f.body.is_some()) {
             scope.shared_bytes = common;
             scope.shared.clone_from(&common_names);
             functions[index] = Decoder::new(&mut scope, source).decode(source).map_err(plain)?;
-            let info =
-                describe(module, source, &functions[index], &scope).map_err(|e| plain((e, source.span)))?;
+            let info = describe(module, source, &functions[index], &scope, callees)
+                .map_err(|e| plain((e, source.span)))?;
             kernels.push(Kernel { info, function: index as u32 });
         }
         scope.write_initialisers().map_err(plain)?;

@@ -9,5 +9,6 @@ mod hostile;
 mod integers;
 mod matrices;
 mod programs;
+mod registers;
 mod unmapping;
 mod warps;
