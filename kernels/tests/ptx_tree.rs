@@ -198,6 +198,21 @@ fn labelled_tables() {
 }
 
 #[test]
+fn prototypes_keep_their_directives() {
+    let text = format!("{HEAD}.func f {{ P: .callprototype _ (.param .b64 _) .abi_preserve 4 .noreturn; }}");
+    let module = parse(&text).expect("a prototype");
+    let body = function(&module, "f").body.as_deref();
+    let Some([Statement::CallPrototype { noreturn: true, directives, .. }]) = body else {
+        panic!("{body:?}");
+    };
+    assert_eq!((directives.len(), directives[0].to_string().as_str()), (1, ".abi_preserve 4"));
+    let (mut module, mut again) = (module.clone(), parse(&module.to_string()).expect("the printed text"));
+    module.erase_spans();
+    again.erase_spans();
+    assert!(module == again);
+}
+
+#[test]
 fn operands() {
     let read = instruction("@!%p1 ld.global.L2::128B.v4.f32 {%f1, _}, [%rd1 + -16];");
     let guard = read.guard.expect("a guard");

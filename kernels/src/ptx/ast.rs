@@ -82,6 +82,8 @@ pub enum Type {
     BF16x2,
     TF32,
     F32,
+    /// Two f32 in a 64-bit register.
+    F32x2,
     F64,
     E4M3,
     E5M2,
@@ -181,6 +183,8 @@ pub enum Statement {
         returns: Vec<Variable>,
         params: Vec<Variable>,
         noreturn: bool,
+        /// What else follows: `.abi_preserve 8`.
+        directives: Vec<Directive>,
         span: Span,
     },
 }

@@ -197,13 +197,15 @@ impl Display for Statement {
             Self::CallTargets { label, targets, .. } => {
                 write!(f, "{label}: .calltargets {};", Separated(targets, ", "))
             }
-            Self::CallPrototype { label, returns, params, noreturn, .. } => {
+            Self::CallPrototype { label, returns, params, noreturn, directives, .. } => {
                 write!(f, "{label}: .callprototype")?;
                 if !returns.is_empty() {
                     write!(f, " ({})", Separated(returns, ", "))?;
                 }
                 write!(f, " _ ({})", Separated(params, ", "))?;
-                f.write_str(if *noreturn { " .noreturn;" } else { ";" })
+                f.write_str(if *noreturn { " .noreturn" } else { "" })?;
+                directives.iter().try_for_each(|directive| write!(f, " {directive}"))?;
+                f.write_str(";")
             }
         }
     }

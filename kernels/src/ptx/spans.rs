@@ -41,7 +41,10 @@ fn erase_statements(statements: &mut [Statement]) {
             Statement::Instruction(instruction) => instruction.span = Span::default(),
             Statement::Block(inner) => erase_statements(inner),
             Statement::Directive(directive) => directive.span = Span::default(),
-            Statement::CallPrototype { returns, params, span, .. } => {
+            Statement::CallPrototype { returns, params, directives, span, .. } => {
+                for directive in directives {
+                    directive.span = Span::default();
+                }
                 *span = Span::default();
                 erase_variables(returns);
                 erase_variables(params);

@@ -4,7 +4,7 @@ use super::ast::{Linkage, Space, Type};
 
 /// Every type with its word and its size in bytes. A predicate counts as one byte, an opaque reference as a
 /// 64-bit handle.
-const TYPES: [(&str, Type, u32); 30] = [
+const TYPES: [(&str, Type, u32); 31] = [
     ("b8", Type::B8, 1),
     ("b16", Type::B16, 2),
     ("b32", Type::B32, 4),
@@ -24,6 +24,7 @@ const TYPES: [(&str, Type, u32); 30] = [
     ("bf16x2", Type::BF16x2, 4),
     ("tf32", Type::TF32, 4),
     ("f32", Type::F32, 4),
+    ("f32x2", Type::F32x2, 8),
     ("f64", Type::F64, 8),
     ("e4m3", Type::E4M3, 1),
     ("e5m2", Type::E5M2, 1),

@@ -200,7 +200,7 @@ impl Parser<'_> {
     }
 
     /// `.maxntid 256, 1, 1` ends where the next directive or the body begins; `.pragma "…";` has its own end.
-    fn function_directive(&mut self) -> Parse<Directive> {
+    pub(super) fn function_directive(&mut self) -> Parse<Directive> {
         match self.token.word() {
             Some("pragma") => return self.directive(),
             Some("attribute") => return self.unexpected("`.attribute` before the function's name"),

@@ -83,9 +83,16 @@ impl Parser<'_> {
                 let returns = self.optional_parameters()?;
                 self.ident("`_`")?;
                 let params = self.optional_parameters()?;
-                let noreturn = self.eat_word("noreturn")?;
+                let mut directives = Vec::new();
+                while self.token.kind == Kind::Dotted {
+                    let directive = self.function_directive()?;
+                    directives.push(directive);
+                }
+                let count = directives.len();
+                directives.retain(|directive| directive.name != "noreturn");
+                let noreturn = directives.len() < count;
                 self.expect(";")?;
-                Ok(Statement::CallPrototype { label, returns, params, noreturn, span })
+                Ok(Statement::CallPrototype { label, returns, params, noreturn, directives, span })
             }
             _ => Ok(Statement::Label(label, span)),
         }

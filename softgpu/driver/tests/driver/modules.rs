@@ -192,7 +192,8 @@ fn refused_ptx_has_the_code_of_its_reason() {
         let (text, mut handle) = (CString::new(text).unwrap(), 0);
         code!(module::cuModuleLoadData(&mut handle, text.as_ptr().cast()))
     };
-    let known_but_not_carried = BUMP.replace("add.u32 %r3, %r2, %r1;", "vadd.u32.u32.u32 %r3, %r2, %r1;");
+    let known_but_not_carried =
+        BUMP.replace("add.u32 %r3, %r2, %r1;", "vmad.u32.u32.u32 %r3, %r2, %r1, %r1;");
     assert_eq!(load(known_but_not_carried), 218);
     assert_eq!(load(BUMP.replace("8.0", "9.0")), 0);
     assert_eq!(load(BUMP.replace("8.0", "9.1")), 222);

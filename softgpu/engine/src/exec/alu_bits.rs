@@ -1,9 +1,9 @@
 //! Logic, shifts, bit fields, counting, byte permutation and the small dot products.
 
-use lightos_kernels::ptx::ast::{Instruction, Type};
+use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::alu_int::by_type;
-use super::decode::{Decoded, Decoder, invalid, unsupported};
+use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::{lift1, lift2, lift2_flags, lift3, lift3_flags, lift4};
 use super::op::Op;
 use super::words::{Words, is_signed};
@@ -71,12 +71,10 @@ fn shift<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Deco
 }
 
 fn lop3<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
-    if w.one_of(&["and", "or"]).is_some() {
-        return unsupported("the predicate form of lop3");
-    }
+    let combine = w.one_of(&["and", "or"]);
     w.ty();
-    let [_, _, _, _, table] = i.operands.as_slice() else { return invalid("lop3 takes five operands") };
-    let table = d.immediate(table)? as u32;
+    operands(i, if combine.is_some() { 6 } else { 5 })?;
+    let table = d.immediate(&i.operands[4])? as u32;
     let run = match table & 0xff {
         0x80 => lift3(|a: u32, b: u32, c: u32| a & b & c),
         0xfe => lift3(|a: u32, b: u32, c: u32| a | b | c),
@@ -88,7 +86,20 @@ fn lop3<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decod
     op.a = d.source(&i.operands[1], Type::B32)?;
     op.b = d.source(&i.operands[2], Type::B32)?;
     op.c = d.source(&i.operands[3], Type::B32)?;
-    d.emit_to(op, &i.operands[0], Type::B32)
+    let Some(combine) = combine else { return d.emit_to(op, &i.operands[0], Type::B32) };
+    // `d|p`: p is (d != 0) combined with the last operand.
+    let Operand::Pair(word, truth) = &i.operands[0] else {
+        return invalid("expected a word and a predicate");
+    };
+    let (word, truth) = (d.destination(word, Type::B32)?, d.destination(truth, Type::Pred)?);
+    let other = d.source(&i.operands[5], Type::Pred)?;
+    d.emit(Op { dst: word, ..op });
+    let run = match combine {
+        "and" => lift2(|v: u32, q: bool| (v != 0) & q),
+        _ => lift2(|v: u32, q: bool| (v != 0) | q),
+    };
+    d.emit(Op { dst: truth, a: word, b: other, ..Op::new(run) });
+    Ok(())
 }
 
 fn lookup3(a: u32, b: u32, c: u32, table: u32) -> u32 {

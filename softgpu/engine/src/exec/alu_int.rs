@@ -83,6 +83,7 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
     let Some(ty) = w.ty() else { return invalid("the instruction needs a type") };
     match ty {
         Type::F32 | Type::F64 => float::arithmetic(d, i, w, ty),
+        Type::F32x2 => float::pairs(d, i, w),
         _ if is_float(ty) => half_float::arithmetic(d, i, w, ty),
         Type::U16x2 | Type::S16x2 => packed::arithmetic(d, i, w, ty),
         _ => integer(d, i, w, ty),
@@ -106,6 +107,10 @@ fn integer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: T
                     ty,
                     &[ty; 3],
                 );
+            }
+            ("mad24", Type::S32) if w.has("hi") => {
+                let run = lift3(|a: i32, b: i32, c: i32| ((signed24(a, b) >> 16) as i32).saturating_add(c));
+                return d.alu(i, run, ty, &[ty; 3]);
             }
             _ => return unsupported("saturation of this operation"),
         };
@@ -182,27 +187,29 @@ fn product<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: T
     d.alu(i, run, ty, &[ty, ty, ty][..if adds { 3 } else { 2 }])
 }
 
+/// The product of two signed 24-bit factors.
+fn signed24(a: i32, b: i32) -> i64 {
+    i64::from(a << 8 >> 8) * i64::from(b << 8 >> 8)
+}
+
 /// 24-bit factors; `.hi` takes bits 16 to 47 of the product.
 fn product24<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: Type) -> Decoded {
     fn unsigned(a: u32, b: u32) -> u64 {
         u64::from(a & 0xff_ffff) * u64::from(b & 0xff_ffff)
     }
-    fn signed(a: i32, b: i32) -> i64 {
-        i64::from(a << 8 >> 8) * i64::from(b << 8 >> 8)
-    }
     let high = w.one_of(&["lo", "hi"]) == Some("hi");
     let run = match (ty, high, i.opcode == "mad24") {
         (Type::U32, false, false) => lift2(|a: u32, b: u32| unsigned(a, b) as u32),
         (Type::U32, true, false) => lift2(|a: u32, b: u32| (unsigned(a, b) >> 16) as u32),
-        (Type::S32, false, false) => lift2(|a: i32, b: i32| signed(a, b) as i32),
-        (Type::S32, true, false) => lift2(|a: i32, b: i32| (signed(a, b) >> 16) as i32),
+        (Type::S32, false, false) => lift2(|a: i32, b: i32| signed24(a, b) as i32),
+        (Type::S32, true, false) => lift2(|a: i32, b: i32| (signed24(a, b) >> 16) as i32),
         (Type::U32, false, true) => lift3(|a: u32, b: u32, c: u32| (unsigned(a, b) as u32).wrapping_add(c)),
         (Type::U32, true, true) => {
             lift3(|a: u32, b: u32, c: u32| ((unsigned(a, b) >> 16) as u32).wrapping_add(c))
         }
-        (Type::S32, false, true) => lift3(|a: i32, b: i32, c: i32| (signed(a, b) as i32).wrapping_add(c)),
+        (Type::S32, false, true) => lift3(|a: i32, b: i32, c: i32| (signed24(a, b) as i32).wrapping_add(c)),
         (Type::S32, true, true) => {
-            lift3(|a: i32, b: i32, c: i32| ((signed(a, b) >> 16) as i32).wrapping_add(c))
+            lift3(|a: i32, b: i32, c: i32| ((signed24(a, b) >> 16) as i32).wrapping_add(c))
         }
         _ => return invalid("24-bit products take .u32 or .s32"),
     };

@@ -14,6 +14,7 @@ use super::narrow::{to_bf16, to_f16};
 use super::op::{Flow, Handler, Machine, NONE, Op};
 use super::operand::Address;
 use super::words::{Words, type_bytes};
+use super::{cluster, half_float, wide};
 
 /// An unsigned word that the host can change atomically.
 trait Cell: Lane + PartialEq {
@@ -104,6 +105,17 @@ fn add_f32_flushed(a: u32, b: u32) -> u32 {
     flush(flush(f32::from_bits(a)) + flush(f32::from_bits(b))).to_bits()
 }
 
+/// An addition through a generic address, which may be one of shared memory.
+fn add_f32_anywhere(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let start = m.block.shared.as_ptr() as u64;
+    let shared = start..start + m.block.shared_bytes();
+    each(m, op, mask, |address, b: u32, _| {
+        let add = if shared.contains(&address) { add_f32 } else { add_f32_flushed };
+        // SAFETY: `resolve` has checked the range and alignment for every active lane.
+        unsafe { u32::update(address, |old| add(old, b)) }
+    })
+}
+
 fn add_f16(a: u16, b: u16) -> u16 {
     to_f16(f16::from_bits(a).to_f32() + f16::from_bits(b).to_f32()).to_bits()
 }
@@ -117,7 +129,9 @@ fn halves(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
 }
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
-    w.has("async");
+    if i.opcode == "red" && w.has("async") {
+        return cluster::reduce_async(d, i, w);
+    }
     let space = take_space(w);
     take_ordering(w);
     let names = ["and", "or", "xor", "cas", "exch", "add", "inc", "dec", "min", "max"];
@@ -125,7 +139,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     // A second ordering word may follow (`.acquire` before, scope after the operation).
     take_ordering(w);
     w.has("noftz");
-    let vector = w.one_of(&["v2", "v4", "v8"]).is_some();
+    let vector = w.one_of(&["v2", "v4", "v8"]).map(|word| u32::from(word.as_bytes()[1] - b'0'));
     let Some(ty) = w.ty() else { return invalid("an atomic needs a type") };
     let reduces = i.opcode == "red";
     let first = usize::from(!reduces);
@@ -134,16 +148,15 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     if i.operands.len() != first + 1 + sources && i.operands.len() != first + 2 + sources {
         return operands(i, first + 1 + sources);
     }
+    if ty == Type::B128 {
+        return wide::atomic(d, i, name, space);
+    }
     let run = handler(name, ty, space)?;
     let Address { base, offset, flags } = d.address(&i.operands[first], space)?;
     let op = Op { a: base, extra: offset, flags, ..Op::new(run) };
-    let raw = match bank(ty)? {
-        Bank::Long => Type::B64,
-        _ if type_bytes(ty) == 2 => Type::B16,
-        _ => Type::B32,
-    };
-    if vector {
-        return elements(d, i, op, raw, first);
+    let raw = raw(ty)?;
+    if let Some(count) = vector {
+        return elements(d, i, op, raw, [first as u32, count]);
     }
     let b = d.source(&i.operands[first + 1], ty)?;
     let c = if sources == 2 { d.source(&i.operands[first + 2], ty)? } else { b };
@@ -155,9 +168,29 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     d.emit_to(op, &i.operands[0], raw)
 }
 
-/// A vector atomic is atomic element by element.
-fn elements<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, op: Op, raw: Type, first: usize) -> Decoded {
+/// The untyped register of an atomic on `ty`.
+pub fn raw(ty: Type) -> Decoded<Type> {
+    Ok(match bank(ty)? {
+        Bank::Long => Type::B64,
+        _ if type_bytes(ty) == 2 => Type::B16,
+        _ => Type::B32,
+    })
+}
+
+/// A vector atomic is atomic element by element; the whole vector is checked first.
+fn elements<'a>(
+    d: &mut Decoder<'a, '_>,
+    i: &'a Instruction,
+    op: Op,
+    raw: Type,
+    [first, count]: [u32; 2],
+) -> Decoded {
+    let first = first as usize;
     let Operand::Vector(values) = &i.operands[first + 1] else { return invalid("expected a vector") };
+    if values.len() != count as usize {
+        return invalid("the vector has the wrong length");
+    }
+    d.emit(Op { run: check, c: count * type_bytes(raw), ..op });
     for (k, value) in values.iter().enumerate() {
         let b = d.source(value, raw)?;
         let extra = op.extra.wrapping_add(k as u64 * u64::from(type_bytes(raw)));
@@ -173,7 +206,13 @@ fn elements<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, op: Op, raw: Type, 
     Ok(())
 }
 
-fn handler(name: &str, ty: Type, space: Space) -> Decoded<Handler> {
+/// Faults where `c` bytes at the address may not be accessed.
+fn check(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    m.resolve(op, mask, op.c).map_or_else(|flow| flow, |_| Flow::Next)
+}
+
+/// The handler of operation `name`; `b` and `c` of its instruction are the operands.
+pub fn handler(name: &str, ty: Type, space: Space) -> Decoded<Handler> {
     use Type::{B16, B32, B64, BF16, BF16x2, F16, F16x2, F32, F64, S32, S64, U32, U64};
     Ok(match (name, ty) {
         ("and", B32) => exchange(|old: u32, b, _| old & b),
@@ -192,12 +231,21 @@ fn handler(name: &str, ty: Type, space: Space) -> Decoded<Handler> {
         ("add", U64 | S64) => addition::<u64>(),
         // The hardware flushes subnormals in global memory, not in shared memory.
         ("add", F32) if space == Space::Shared => exchange(|old: u32, b, _| add_f32(old, b)),
+        ("add", F32) if space == Space::Generic => add_f32_anywhere,
         ("add", F32) => exchange(|old: u32, b, _| add_f32_flushed(old, b)),
         ("add", F64) => exchange(|old: u64, b, _| (f64::from_bits(old) + f64::from_bits(b)).to_bits()),
         ("add", F16) => exchange(|old: u16, b, _| add_f16(old, b)),
         ("add", BF16) => exchange(|old: u16, b, _| add_bf16(old, b)),
         ("add", F16x2) => exchange(|old: u32, b, _| halves(old, b, add_f16)),
         ("add", BF16x2) => exchange(|old: u32, b, _| halves(old, b, add_bf16)),
+        ("min", F16) => exchange(|old: u16, b, _| half_float::least(old, b, false)),
+        ("max", F16) => exchange(|old: u16, b, _| half_float::greatest(old, b, false)),
+        ("min", BF16) => exchange(|old: u16, b, _| half_float::least(old, b, true)),
+        ("max", BF16) => exchange(|old: u16, b, _| half_float::greatest(old, b, true)),
+        ("min", F16x2) => exchange(|old: u32, b, _| halves(old, b, |a, b| half_float::least(a, b, false))),
+        ("max", F16x2) => exchange(|old: u32, b, _| halves(old, b, |a, b| half_float::greatest(a, b, false))),
+        ("min", BF16x2) => exchange(|old: u32, b, _| halves(old, b, |a, b| half_float::least(a, b, true))),
+        ("max", BF16x2) => exchange(|old: u32, b, _| halves(old, b, |a, b| half_float::greatest(a, b, true))),
         ("inc", U32) => exchange(|old: u32, b, _| if old >= b { 0 } else { old + 1 }),
         ("dec", U32) => exchange(|old: u32, b, _| if old == 0 || old > b { b } else { old - 1 }),
         ("min", U32) => exchange(|old: u32, b, _| old.min(b)),

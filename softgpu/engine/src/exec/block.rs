@@ -11,6 +11,8 @@ use super::{Fault, Place, RunStats};
 const PATIENCE_TURNS: u64 = 256;
 
 pub const BARRIERS: usize = 16;
+/// The barrier of the cluster, which is the block; programs have no number for it.
+pub const CLUSTER_BARRIER: usize = BARRIERS;
 
 /// A hardware barrier. Arrivals are counted per thread, so that lanes of one warp may arrive on different paths.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ pub struct Block {
     pub index: [u32; 3],
     /// Shared memory, in units that keep 16-byte alignment.
     pub shared: Vec<u128>,
-    pub barriers: [Barrier; BARRIERS],
+    pub barriers: [Barrier; BARRIERS + 1],
     /// Live lanes of each warp.
     pub live: Vec<u32>,
 }
@@ -82,7 +84,7 @@ impl Block {
     /// Takes exited lanes out of the count, which may open barriers.
     pub fn exited(&mut self, warp: u32, live: u32) {
         self.live[warp as usize] = live;
-        for id in 0..BARRIERS {
+        for id in 0..=BARRIERS {
             self.settle(id);
         }
     }

@@ -7,7 +7,7 @@ use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
 use super::builtin;
-use super::decode::{Bank, Decoded, Decoder, Local, invalid};
+use super::decode::{Bank, Decoded, Decoder, Local, invalid, unsupported};
 use super::lanes::Bases;
 use super::memory::{CODE_WINDOW, LOCAL_LIMIT_BYTES};
 use super::op::{Argument, CallSite, Flow, Kind, Machine, NONE, Op, Slot};
@@ -16,6 +16,8 @@ use super::words::Words;
 
 /// Frames per lane.
 const DEPTH_LIMIT: u32 = 4096;
+/// Register frames per lane, all together.
+const REGISTER_LIMIT_BYTES: u64 = 2 << 20;
 /// Bytes between two code addresses.
 const CODE_STEP: u64 = 16;
 
@@ -45,10 +47,17 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         rest = tail;
     }
     let [Operand::Ident(target), tail @ ..] = rest else { return invalid("expected a function") };
-    if let [Operand::List(arguments), ..] = tail {
+    let mut tail = tail;
+    if let [Operand::List(arguments), rest @ ..] = tail {
         for argument_operand in arguments {
             site.arguments.push(argument(d, argument_operand, false)?);
         }
+        tail = rest;
+    }
+    match tail {
+        [] => {}
+        [Operand::Ident(list)] => site.targets = targets(d, list)?,
+        _ => return invalid("a call ends with a prototype or a list of targets"),
     }
     let mut op = Op::new(call);
     op.b = d.function.calls.len() as u32;
@@ -65,6 +74,21 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     Ok(())
 }
 
+/// The numbers of the functions in target list `name`; a prototype lists none.
+fn targets(d: &mut Decoder<'_, '_>, name: &str) -> Decoded<Vec<u32>> {
+    let Some(Local::Targets(names)) = d.local(name) else {
+        return invalid(format!("'{name}' is no prototype and no target list"));
+    };
+    let mut numbers = Vec::with_capacity(names.len());
+    for name in names {
+        match d.module.symbol(name)? {
+            Some(Symbol::Function { index, .. }) => numbers.push(index),
+            _ => return invalid(format!("unknown function '{name}'")),
+        }
+    }
+    Ok(numbers)
+}
+
 fn argument<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, result: bool) -> Decoded<Argument> {
     match operand {
         Operand::Sink => Ok(Argument::Sink),
@@ -74,6 +98,7 @@ fn argument<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, result: bool) -> 
                 Bank::Word => Ok(Argument::Word(register.slot)),
                 Bank::Long => Ok(Argument::Long(register.slot)),
                 Bank::Predicate => invalid("a predicate cannot be passed to a function"),
+                Bank::Quad => unsupported("a 128-bit register as an argument"),
             },
             _ => invalid(format!("'{name}' cannot be passed to a function")),
         },
@@ -96,7 +121,7 @@ pub fn call(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
             let address = pointers[left.trailing_zeros() as usize];
             let group =
                 (0..32).filter(|&i| left >> i & 1 != 0 && pointers[i] == address).fold(0, |g, i| g | 1 << i);
-            let known = function_at(address).filter(|&f| (f as usize) < m.grid.program.functions.len());
+            let known = function_at(address).filter(|&f| callable(m, op, f));
             let Some(index) = known else {
                 let what = format!("call of {address:#x}, which is no function");
                 let place = m.place(op, left.trailing_zeros());
@@ -119,6 +144,15 @@ pub fn call(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     Flow::Jump
 }
 
+/// Whether an indirect call may go to function number `index`: a device function, on the call's list if it has one.
+fn callable(m: &Machine<'_>, op: &Op, index: u32) -> bool {
+    let program = m.grid.program;
+    let site = &program.functions[m.warp.path.function as usize].calls[op.b as usize];
+    let function = program.functions.get(index as usize);
+    let exists = function.is_some_and(|f| !f.entry && (f.builtin.is_some() || !f.ops.is_empty()));
+    exists && (site.targets.is_empty() || site.targets.contains(&index))
+}
+
 /// Adds a path in function `index` for the lanes in `mask` and gives its number; a built-in runs at once and gives
 /// [`NONE`].
 fn enter(m: &mut Machine<'_>, op: &Op, index: u32, mask: u32) -> Result<u32, Flow> {
@@ -130,6 +164,11 @@ fn enter(m: &mut Machine<'_>, op: &Op, index: u32, mask: u32) -> Result<u32, Flo
     if let Some(builtin) = callee.builtin {
         return builtin::run(m, builtin, op, site, mask).map(|()| NONE);
     }
+    if callee.entry {
+        let what = format!("call of {}, which is a kernel", callee.name);
+        let place = m.place(op, mask.trailing_zeros());
+        return Err(m.fail(Fault::IllegalInstruction { what, place }));
+    }
     // A result that the callee does not give stays undefined, as it does in hardware: compilers declare `void` functions of
     // other modules as returning a value.
     if site.arguments.len() != callee.params.len() {
@@ -137,16 +176,21 @@ fn enter(m: &mut Machine<'_>, op: &Op, index: u32, mask: u32) -> Result<u32, Flo
         let place = m.place(op, mask.trailing_zeros());
         return Err(m.fail(Fault::IllegalInstruction { what, place }));
     }
-    let local = (caller.local + function.local_bytes).next_multiple_of(16);
-    if caller.depth >= DEPTH_LIMIT || local + callee.local_bytes > LOCAL_LIMIT_BYTES {
-        let place = m.place(op, mask.trailing_zeros());
-        return Err(m.fail(Fault::StackOverflow { place }));
-    }
+    let local = (caller.local + function.local_bytes + caller.taken).next_multiple_of(16);
     let base = Bases {
         words: caller.base.words + function.frame.words,
         longs: caller.base.longs + function.frame.longs,
         predicates: caller.base.predicates + function.frame.predicates,
     };
+    let register_bytes =
+        u64::from(base.words + callee.frame.words) * 4 + u64::from(base.longs + callee.frame.longs) * 8;
+    if caller.depth >= DEPTH_LIMIT
+        || local + callee.local_bytes > LOCAL_LIMIT_BYTES
+        || register_bytes > REGISTER_LIMIT_BYTES
+    {
+        let place = m.place(op, mask.trailing_zeros());
+        return Err(m.fail(Fault::StackOverflow { place }));
+    }
     m.warp.registers.reserve(base, callee.frame);
     m.warp.local.reserve(local + callee.local_bytes);
     for (&argument, &slot) in site.arguments.iter().zip(&callee.params) {

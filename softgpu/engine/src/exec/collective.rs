@@ -6,6 +6,7 @@
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
+use super::float::{canonical, smaller};
 use super::lanes::{LANES, Words as Lanes};
 use super::op::{Flow, Machine, NONE, Op};
 use super::words::Words;
@@ -149,7 +150,7 @@ fn voted(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
 
 fn matching<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     let all = w.one_of(&["any", "all"]) == Some("all");
-    let Some(ty) = w.ty() else { return invalid("match needs a type") };
+    let Some(ty @ (Type::B32 | Type::B64)) = w.ty() else { return invalid("match takes .b32 or .b64") };
     operands(i, 3)?;
     let (dst, predicate) = targets(d, &i.operands[0], Type::B32)?;
     let a = d.source(&i.operands[1], ty)?;
@@ -181,7 +182,12 @@ fn matched(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
 fn reduction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     let names = ["add", "min", "max", "and", "or", "xor"];
     let Some(name) = w.one_of(&names) else { return invalid("redux needs an operation") };
+    let (abs, nan) = (w.has("abs"), w.has("NaN"));
     let flags = match (names.iter().position(|&known| known == name).unwrap_or(0) as u32, w.ty()) {
+        (flags @ (1 | 2), Some(Type::F32)) => {
+            (flags + 7) | if abs { FLOAT_ABS } else { 0 } | if nan { FLOAT_NAN } else { 0 }
+        }
+        _ if abs || nan => return invalid(".abs and .NaN belong to .f32"),
         (flags @ (1 | 2), Some(Type::S32)) => flags + 5,
         (flags, Some(Type::U32 | Type::S32 | Type::B32)) => flags,
         _ => return unsupported("this reduction of this type"),
@@ -192,10 +198,26 @@ fn reduction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> 
     d.emit_to(Op { a, d: members, flags, ..Op::new(reduced) }, &i.operands[0], Type::B32)
 }
 
+/// In the flags of a reduction: magnitudes are compared; a NaN wins.
+const FLOAT_ABS: u32 = 1 << 8;
+const FLOAT_NAN: u32 = 1 << 9;
+
+/// `min` and `max` of f32: -0 is less than +0, and a NaN loses against a number unless it is to win.
+fn extreme(a: u32, b: u32, flags: u32) -> u32 {
+    let [a, b] = [a, b].map(f32::from_bits);
+    let value = match flags & 15 {
+        _ if flags & FLOAT_NAN != 0 && (a.is_nan() || b.is_nan()) => f32::NAN,
+        8 => smaller(a, b),
+        _ => -smaller(-a, -b),
+    };
+    canonical(value).to_bits()
+}
+
 fn reduced(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mask = gather!(m, op, mask);
-    let values = m.words(op.a);
-    let combine = |a: u32, b: u32| match op.flags {
+    let magnitude = if op.flags & FLOAT_ABS != 0 { 0x7fff_ffff } else { u32::MAX };
+    let values = m.words(op.a).map(|value| value & magnitude);
+    let combine = |a: u32, b: u32| match op.flags & 15 {
         0 => a.wrapping_add(b),
         1 => a.min(b),
         2 => a.max(b),
@@ -203,7 +225,8 @@ fn reduced(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
         4 => a | b,
         5 => a ^ b,
         6 => (a as i32).min(b as i32) as u32,
-        _ => (a as i32).max(b as i32) as u32,
+        7 => (a as i32).max(b as i32) as u32,
+        _ => extreme(a, b, op.flags),
     };
     let active = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| values[lane]);
     let value = active.reduce(combine).unwrap_or(0);

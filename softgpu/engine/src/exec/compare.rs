@@ -23,6 +23,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
                 Bank::Word => lift3(|a: u32, b: u32, p: bool| if p { a } else { b }),
                 Bank::Long => lift3(|a: u64, b: u64, p: bool| if p { a } else { b }),
                 Bank::Predicate => lift3(|a: bool, b: bool, p: bool| if p { a } else { b }),
+                Bank::Quad => return invalid("selp does not take 128-bit registers"),
             };
             d.alu(i, run, ty, &[ty, ty, Type::Pred])
         }
@@ -170,6 +171,7 @@ fn handler(name: &str, ty: Type, ftz: bool) -> Decoded<Handler> {
         Type::F32 if ftz => floats!(f32, flush),
         Type::F32 => floats!(f32, same),
         Type::F64 => floats!(f64, same),
+        Type::F16 if ftz => floats!(half::f16, half_float::flush),
         Type::F16 => floats!(half::f16, f32::from),
         Type::BF16 => floats!(half::bf16, f32::from),
         _ if is_float(ty) => return unsupported("comparison of this type"),

@@ -10,6 +10,7 @@ use super::decode::{Decoded, Decoder, Local, invalid, operands, unsupported};
 use super::op::{Flow, Kind, Machine, NONE, Op};
 use super::path::State;
 use super::words::Words;
+use super::{cluster, hints};
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     w.ignore(&["uni"]);
@@ -46,19 +47,15 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         }
         "bar" | "barrier" => barrier_instruction(d, i, w),
         "membar" | "fence" => {
-            while w.left().is_some() {}
+            hints::fence_words(d, i, w)?;
             d.emit(Op::new(full_fence));
             Ok(())
         }
         "nanosleep" => {
             w.has("u32");
+            operands(i, 1)?;
+            d.source(&i.operands[0], Type::U32)?;
             d.emit(Op::new(nanosleep));
-            Ok(())
-        }
-        // A debugger's stop, profiler marks, hints, and dependencies on a grid that has ended already.
-        "brkpt" => Ok(()),
-        "pmevent" | "griddepcontrol" | "setmaxnreg" => {
-            while w.left().is_some() {}
             Ok(())
         }
         _ => unsupported(""),
@@ -92,17 +89,20 @@ pub fn branch(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     warp.diverge(op.d, [(op.extra as u32, mask), (next, active & !mask)].into_iter())
 }
 
-/// `brx.idx`: lanes take the target that `a` indexes; an index out of range is undefined and takes the last.
+/// `brx.idx`: lanes take the target that `a` indexes; an index beyond the list is a fault.
 pub fn branch_indexed(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let index = *m.words(op.a);
     let targets = super::moves::lists(m, op.b, op.c);
-    if targets.is_empty() {
-        return Flow::Next;
+    let beyond = |lane: &usize| mask >> lane & 1 != 0 && index[*lane] as usize >= targets.len();
+    if let Some(lane) = (0..32).find(beyond) {
+        let what = format!("branch to target {} of {}", index[lane], targets.len());
+        let place = m.place(op, lane as u32);
+        return m.fail(Fault::IllegalInstruction { what, place });
     }
     let next = m.warp.path.pc + 1;
     let mut arms: Vec<(u32, u32)> = vec![(next, m.warp.path.mask & !mask)];
     for lane in (0..32).filter(|lane| mask >> lane & 1 != 0) {
-        let pc = targets[(index[lane] as usize).min(targets.len() - 1)];
+        let pc = targets[index[lane] as usize];
         match arms.iter_mut().find(|arm| arm.0 == pc) {
             Some(arm) => arm.1 |= 1 << lane,
             None => arms.push((pc, 1 << lane)),
@@ -150,14 +150,7 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
         return Ok(());
     }
     if w.has("cluster") {
-        // A cluster is one block: arriving is nothing, waiting is the block's own barrier.
-        let wait = w.has("wait");
-        w.ignore(&["arrive", "acquire", "release", "relaxed", "aligned"]);
-        if wait {
-            let a = d.constants().word(0);
-            d.emit(Op { a, ..Op::new(barrier_sync) });
-        }
-        return Ok(());
+        return cluster::barrier(d, i, w);
     }
     w.ignore(&["cta", "aligned"]);
     let mut values = i.operands.as_slice();
@@ -214,7 +207,7 @@ fn arrive_and_wait(m: &mut Machine<'_>, id: usize, expected: u32, mask: u32, vot
 }
 
 /// Lanes of the path that the guard leaves out do not wait: they go on as a path of their own.
-fn part(m: &mut Machine<'_>, op: &Op, mask: u32) -> Option<Flow> {
+pub fn part(m: &mut Machine<'_>, op: &Op, mask: u32) -> Option<Flow> {
     let active = m.warp.path.mask;
     if mask == active || op.guard == NONE {
         return None;

@@ -1,17 +1,18 @@
 //! `cvt`: between all integer and floating types.
 //!
 //! Common pairs are lifted directly. Everything else goes through an exact wide value (i128 for integers, f64 for
-//! floats; every narrower type is exact there) and one final rounding.
+//! floats; every narrower type is exact there) and one final rounding. `cvt.pack` is in `packed`.
 
 use half::{bf16, f16};
 use lightos_kernels::ptx::ast::{Instruction, Type};
 
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::float::{canonical, flush, unit_interval};
-use super::lanes::{LANES, Lane, lift1, lift2_flags};
+use super::lanes::{LANES, Lane, lift1, lift1_flags, lift2_flags};
 use super::narrow::{self, narrow_float};
 use super::op::{Flow, Handler, Machine, Op};
-use super::rounding::Rounding;
+use super::packed;
+use super::rounding::{Rounding, round_to_odd};
 use super::words::{Words, is_float, type_bytes};
 
 const FTZ: u32 = 1 << 4;
@@ -21,10 +22,15 @@ const INTEGRAL: u32 = 1 << 6;
 const RELU: u32 = 1 << 7;
 /// Ties away from zero.
 const AWAY: u32 = 1 << 8;
+/// Overflow gives the largest finite value.
+const FINITE: u32 = 1 << 9;
 const SOURCE_SHIFT: u32 = 16;
 const TARGET_SHIFT: u32 = 24;
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    if w.has("pack") {
+        return packed::convert(d, i, w);
+    }
     let mut flags = 0;
     let modes = ["rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna", "rs"];
     match w.one_of(&modes) {
@@ -43,12 +49,17 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         }
         None => {}
     }
-    for (word, flag) in [("ftz", FTZ), ("sat", SAT), ("satfinite", SAT), ("relu", RELU)] {
+    for (word, flag) in [("ftz", FTZ), ("sat", SAT), ("satfinite", FINITE), ("relu", RELU)] {
         if w.has(word) {
             flags |= flag;
         }
     }
-    let (Some(to), Some(from)) = (w.ty(), w.ty()) else { return invalid("cvt needs two types") };
+    let (Some(to), Some(from)) = (w.ty(), w.ty()) else {
+        return match w.left() {
+            Some(word) => unsupported(format!("type '.{word}'")),
+            None => invalid("cvt needs two types"),
+        };
+    };
     let paired = |ty| matches!(ty, Type::F16x2 | Type::BF16x2 | Type::E4M3x2 | Type::E5M2x2);
     if paired(to) || paired(from) {
         return pairs(d, i, to, from, flags);
@@ -57,6 +68,14 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         flags &= !FTZ;
     }
     operands(i, 2)?;
+    if to == Type::TF32 && !matches!(Rounding::of_flags(flags), Rounding::Nearest | Rounding::Zero) {
+        return unsupported("tf32 with this rounding");
+    }
+    if flags & FINITE != 0 && matches!(to, Type::F32 | Type::F64)
+        || flags & SAT != 0 && matches!(to, Type::BF16 | Type::TF32)
+    {
+        return invalid("this saturation does not apply to the type");
+    }
     let run = direct(to, from, flags).map_or_else(|| general(to, from), Ok)?;
     let flags = flags | code(from) << SOURCE_SHIFT | code(to) << TARGET_SHIFT;
     let result = if to == Type::TF32 { Type::F32 } else { to };
@@ -66,7 +85,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
 /// The conversions that programs are full of.
 fn direct(to: Type, from: Type, flags: u32) -> Option<Handler> {
     use Type::{B32, B64, BF16, F16, F32, F64, S8, S16, S32, S64, U8, U16, U32, U64};
-    if flags & SAT != 0 {
+    if flags & (SAT | FINITE) != 0 {
         return None;
     }
     let nearest = flags & Rounding::MASK == 0;
@@ -198,7 +217,9 @@ fn one(bits: u64, from: Type, to: Type, flags: u32) -> u64 {
     match to {
         Type::F64 => rounding.adjust64(high, low).to_bits(),
         Type::F32 => u64::from(rounding.to_f32(high, low).to_bits()),
-        _ => u64::from(narrow_float(rounding.adjust64(high, low), to, flags & Rounding::MASK, false)),
+        _ => {
+            u64::from(narrow_float(round_to_odd(high, low), to, flags & Rounding::MASK, flags & FINITE != 0))
+        }
     }
 }
 
@@ -286,11 +307,19 @@ fn float_to_float(value: f64, from: Type, to: Type, flags: u32) -> u64 {
             let narrow = if flags & FTZ != 0 { flush(narrow) } else { narrow };
             u64::from(canonical(narrow).to_bits())
         }
-        Type::TF32 => u64::from(narrow::to_tf32(value as f32, flags & AWAY != 0)),
+        Type::TF32 => u64::from(narrow::to_tf32(value as f32, tie(flags), flags & FINITE != 0)),
         _ => {
             let mode = if flags & INTEGRAL != 0 { 0 } else { flags & Rounding::MASK };
-            u64::from(narrow_float(value, to, mode, flags & SAT != 0))
+            u64::from(narrow_float(value, to, mode, flags & FINITE != 0))
         }
+    }
+}
+
+fn tie(flags: u32) -> narrow::Tie {
+    match Rounding::of_flags(flags) {
+        Rounding::Zero => narrow::Tie::Truncate,
+        _ if flags & AWAY != 0 => narrow::Tie::Away,
+        _ => narrow::Tie::Even,
     }
 }
 
@@ -329,14 +358,18 @@ fn pairs<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, to: Type, from: Type, 
         ),
         (Type::E4M3x2 | Type::E5M2x2, Type::F16x2) => {
             let run = if to == Type::E4M3x2 {
-                super::lanes::lift1_flags(|a: u32, f| halves(a, Type::E4M3, f))
+                lift1_flags(|a: u32, f| halves(a, Type::E4M3, f))
             } else {
-                super::lanes::lift1_flags(|a: u32, f| halves(a, Type::E5M2, f))
+                lift1_flags(|a: u32, f| halves(a, Type::E5M2, f))
             };
             d.alu_flags(i, run, result, &[Type::B32], set)
         }
-        (Type::F16x2, Type::E4M3x2) => d.alu(i, lift1(|a: u16| widened(a, Type::E4M3)), result, &[Type::B16]),
-        (Type::F16x2, Type::E5M2x2) => d.alu(i, lift1(|a: u16| widened(a, Type::E5M2)), result, &[Type::B16]),
+        (Type::F16x2, Type::E4M3x2) => {
+            d.alu_flags(i, lift1_flags(|a: u16, f| widened(a, Type::E4M3, f)), result, &[Type::B16], set)
+        }
+        (Type::F16x2, Type::E5M2x2) => {
+            d.alu_flags(i, lift1_flags(|a: u16, f| widened(a, Type::E5M2, f)), result, &[Type::B16], set)
+        }
         _ => unsupported("between these types"),
     }
 }
@@ -345,7 +378,7 @@ fn pair(a: f32, b: f32, to: Type, flags: u32, shift: u32) -> u32 {
     let one = |v: f32| {
         let v = f64::from(if flags & FTZ != 0 { flush(v) } else { v });
         let v = if flags & RELU != 0 && v <= 0.0 { 0.0 } else { v };
-        narrow_float(v, to, flags & Rounding::MASK, flags & SAT != 0)
+        narrow_float(v, to, flags & Rounding::MASK, flags & FINITE != 0)
     };
     one(a) << shift | one(b)
 }
@@ -358,7 +391,11 @@ fn halves(a: u32, to: Type, flags: u32) -> u32 {
     one(a >> 16) << 8 | one(a)
 }
 
-fn widened(a: u16, from: Type) -> u32 {
-    let one = |byte: u16| u32::from(narrow::to_f16(narrow::from_fp8(byte as u8, from)).to_bits());
+fn widened(a: u16, from: Type, flags: u32) -> u32 {
+    let one = |byte: u16| {
+        let value = narrow::from_fp8(byte as u8, from);
+        let value = if flags & RELU != 0 && value <= 0.0 { 0.0 } else { value };
+        u32::from(narrow::to_f16(value).to_bits())
+    };
     one(a >> 8) << 16 | one(a & 0xff)
 }

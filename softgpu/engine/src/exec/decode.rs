@@ -13,8 +13,8 @@ use super::op::{Function, Handler, Kind, NEGATED, NONE, Op, Slot};
 use super::scope::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
 use super::{
-    alu_bits, alu_int, atomics, call, cfg, collective, compare, control, convert, float, matrix, mbarrier,
-    moves, wmma,
+    alu_bits, alu_int, atomics, call, cfg, cluster, collective, compare, control, convert, float, hints,
+    matrix, mbarrier, moves, stack, video, wmma,
 };
 
 /// Most virtual registers of a bank in one function.
@@ -45,6 +45,8 @@ pub enum Bank {
     Word,
     Long,
     Predicate,
+    /// 128 bits: two consecutive slots of the 64-bit file, the low half first.
+    Quad,
 }
 
 pub fn bank(ty: Type) -> Decoded<Bank> {
@@ -52,7 +54,7 @@ pub fn bank(ty: Type) -> Decoded<Bank> {
         _ if ty == Type::Pred => Ok(Bank::Predicate),
         1 | 2 | 4 => Ok(Bank::Word),
         8 => Ok(Bank::Long),
-        _ => unsupported("128-bit registers are not supported"),
+        _ => Ok(Bank::Quad),
     }
 }
 
@@ -101,7 +103,7 @@ pub struct Decoder<'a, 'm> {
 
 impl<'a, 'm> Decoder<'a, 'm> {
     pub fn new(module: &'m mut ModuleScope<'a>, source: &'a ast::Function) -> Decoder<'a, 'm> {
-        let function = Function { name: source.name.clone(), ..Function::default() };
+        let function = Function { name: source.name.clone(), entry: source.entry, ..Function::default() };
         Decoder {
             module,
             function,
@@ -263,16 +265,21 @@ impl<'a, 'm> Decoder<'a, 'm> {
             }
             "setp" | "set" | "selp" | "slct" => compare::decode(d, i, &words),
             "cvt" => convert::decode(d, i, &words),
-            "mov" | "ld" | "ldu" | "st" | "cvta" | "isspacep" | "prefetch" | "prefetchu" | "discard"
-            | "applypriority" | "createpolicy" | "cp" | "mapa" => moves::decode(d, i, &words),
+            "mov" | "ld" | "ldu" | "st" | "cvta" | "isspacep" | "cp" => moves::decode(d, i, &words),
+            "mapa" | "getctarank" => cluster::address(d, i, &words),
+            "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" | "brkpt" | "pmevent"
+            | "griddepcontrol" | "setmaxnreg" => hints::decode(d, i, &words),
             "atom" | "red" => atomics::decode(d, i, &words),
-            "bra" | "brx" | "exit" | "bar" | "barrier" | "membar" | "fence" | "trap" | "brkpt"
-            | "nanosleep" | "pmevent" | "griddepcontrol" | "setmaxnreg" => control::decode(d, i, &words),
+            "bra" | "brx" | "exit" | "bar" | "barrier" | "membar" | "fence" | "trap" | "nanosleep" => {
+                control::decode(d, i, &words)
+            }
             "call" | "ret" => call::decode(d, i, &words),
+            "alloca" | "stacksave" | "stackrestore" => stack::decode(d, i, &words),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => collective::decode(d, i, &words),
             "wmma" => wmma::decode(d, i, &words),
             "mbarrier" => mbarrier::decode(d, i, &words),
             "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => matrix::decode(d, i, &words),
+            video if video.starts_with('v') => video::decode(d, i, &words),
             _ => unsupported(""),
         }?;
         match words.left() {

@@ -3,7 +3,7 @@
 use lightos_kernels::ptx::ast::{self, Item, Module, Span};
 
 use super::KernelInfo;
-use super::decode::Decoded;
+use super::decode::{Decoded, unsupported};
 use super::layout::kernel_params;
 use super::op::Function;
 use super::scope::ModuleScope;
@@ -65,6 +65,10 @@ pub fn describe(
         }
         Some(axes)
     };
+    let clustered = source.directives.iter().any(|d| d.name == "reqnctapercluster");
+    if clustered && directive("reqnctapercluster") != Some([1; 3]) {
+        return unsupported(".reqnctapercluster: clusters of more than one block");
+    }
     let required_block = directive("reqntid");
     let product = |axes: [u32; 3]| axes.iter().fold(1u32, |product, &n| product.saturating_mul(n));
     let max_threads_per_block = required_block.or(directive("maxntid")).map_or(1024, product).clamp(1, 1024);

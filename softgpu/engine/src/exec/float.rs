@@ -3,12 +3,13 @@
 //! f32 NaN results are canonical (0x7fffffff), as the hardware gives them; f64 keeps payloads. `.ftz` flushes subnormal
 //! inputs and results to zero of the same sign.
 
+use half::{bf16, f16};
 use lightos_kernels::ptx::ast::{Instruction, Type};
 
-use super::decode::{Decoded, Decoder, invalid, unsupported};
+use super::decode::{Bank, Decoded, Decoder, invalid, operands, unsupported};
 use super::half_float;
 use super::lanes::{lift1, lift1_flags, lift2, lift2_flags, lift3_flags, lift3_fused};
-use super::op::Handler;
+use super::op::{Handler, NONE, Op};
 use super::rounding::Rounding;
 use super::words::{Words, is_float};
 
@@ -110,6 +111,7 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
         };
         return d.alu_flags(i, run, ty, &[ty; 3][..arity(opcode)], flags);
     }
+    let mixed = w.ty();
     let run = match (opcode, plain) {
         ("add", true) => f32_forms!(ftz, lift2, |a, b| a + b),
         ("sub", true) => f32_forms!(ftz, lift2, |a, b| a - b),
@@ -137,7 +139,59 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
         ("neg", _) => lift1(|a: f32| -a),
         _ => return unsupported("for .f32"),
     };
-    d.alu_flags(i, run, ty, &[ty; 3][..arity(opcode)], flags)
+    match mixed {
+        None => d.alu_flags(i, run, ty, &[ty; 3][..arity(opcode)], flags),
+        Some(narrow) => mixed_precision(d, i, Op { flags, ..Op::new(run) }, narrow),
+    }
+}
+
+/// `add.f32.f16 d, a, c` and its like: the factors, or the first summand, are half precision. `op` is the f32 operation.
+fn mixed_precision<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, op: Op, narrow: Type) -> Decoded {
+    let widen: Handler = match narrow {
+        Type::F16 => lift1(|a: f16| a.to_f32()),
+        Type::BF16 => lift1(|a: bf16| a.to_f32()),
+        _ => return unsupported("of these types"),
+    };
+    let halves = match i.opcode.as_str() {
+        "add" | "sub" => 1,
+        "fma" => 2,
+        _ => return unsupported("of these types"),
+    };
+    operands(i, arity(&i.opcode) + 1)?;
+    let mut slots = [NONE; 3];
+    for (k, (slot, operand)) in slots.iter_mut().zip(&i.operands[1..]).enumerate() {
+        *slot = if k < halves {
+            let a = d.source(operand, narrow)?;
+            let dst = d.register(Bank::Word).slot;
+            d.emit(Op { dst, a, ..Op::new(widen) });
+            dst
+        } else {
+            d.source(operand, Type::F32)?
+        };
+    }
+    let [a, b, c] = slots;
+    d.emit_to(Op { a, b, c, ..op }, &i.operands[0], Type::F32)
+}
+
+/// `add`, `sub`, `mul`, `fma` of `.f32x2`: two f32 in a 64-bit register.
+pub fn pairs<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    fn both(a: u64, b: u64, c: u64, f: u32, one: impl Fn(f32, f32, f32, Rounding) -> f32) -> u64 {
+        let half = |shift: u32| {
+            let [a, b, c] = [a, b, c].map(|v| input(f32::from_bits((v >> shift) as u32), f));
+            u64::from(output(one(a, b, c, Rounding::of_flags(f)), f).to_bits()) << shift
+        };
+        half(32) | half(0)
+    }
+    let rounding = take_rounding(w).unwrap_or(Rounding::Nearest);
+    let flags = rounding as u32 | if w.has("ftz") { FTZ } else { 0 };
+    let run = match i.opcode.as_str() {
+        "add" => lift2_flags(|a: u64, b: u64, f| both(a, b, 0, f, |a, b, _, r| r.add32(a, b))),
+        "sub" => lift2_flags(|a: u64, b: u64, f| both(a, b, 0, f, |a, b, _, r| r.add32(a, -b))),
+        "mul" => lift2_flags(|a: u64, b: u64, f| both(a, b, 0, f, |a, b, _, r| r.mul32(a, b))),
+        "fma" => lift3_flags(|a: u64, b: u64, c: u64, f| both(a, b, c, f, |a, b, c, r| r.fma32(a, b, c))),
+        _ => return unsupported("for .f32x2"),
+    };
+    d.alu_flags(i, run, Type::F32x2, &[Type::F32x2; 3][..arity(&i.opcode)], flags)
 }
 
 fn arity(opcode: &str) -> usize {
@@ -154,6 +208,9 @@ fn extremes<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: 
     let nan = w.has("NaN");
     let xor = w.has("xorsign");
     let abs = w.has("abs");
+    if xor != abs {
+        return invalid(".xorsign and .abs go together");
+    }
     let run: Handler = match (ty, max) {
         (Type::F64, false) => lift2(|a: f64, b: f64| smaller64(a, b)),
         (Type::F64, true) => lift2(|a: f64, b: f64| -smaller64(-a, -b)),

@@ -8,7 +8,7 @@ use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::decode::{Bank, Decoded, Decoder, invalid, unsupported};
 use super::float::take_rounding;
-use super::lanes::{lift1, lift1_flags, lift2_flags, lift3_flags};
+use super::lanes::{lift1, lift1_flags, lift2, lift2_flags, lift3_flags};
 use super::narrow::narrow_float;
 use super::op::Op;
 use super::rounding::round_to_odd;
@@ -80,9 +80,19 @@ fn compute(a: u32, b: u32, c: u32, flags: u32) -> u32 {
     element((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16, flags) << 16 | low
 }
 
-fn value(bits: u16, flags: u32) -> f64 {
+/// An f16 as a number, a subnormal as zero.
+pub fn flush(a: f16) -> f32 {
+    f16::from_bits(flushed(a.to_bits(), FTZ)).to_f32()
+}
+
+/// Subnormals to zero, sign kept, where the instruction says `.ftz`.
+fn flushed(bits: u16, flags: u32) -> u16 {
     let exponent = if flags & BF16 != 0 { 0x7f80 } else { 0x7c00 };
-    let bits = if flags & FTZ != 0 && bits & exponent == 0 { bits & 0x8000 } else { bits };
+    if flags & FTZ != 0 && bits & exponent == 0 { bits & 0x8000 } else { bits }
+}
+
+fn value(bits: u16, flags: u32) -> f64 {
+    let bits = flushed(bits, flags);
     if flags & BF16 != 0 { bf16::from_bits(bits).to_f64() } else { f16::from_bits(bits).to_f64() }
 }
 
@@ -90,8 +100,8 @@ fn element(a: u16, b: u16, c: u16, flags: u32) -> u32 {
     let operation = OPERATIONS[(flags & OPERATION) as usize % OPERATIONS.len()];
     // Signs move on the bits, NaNs included.
     match operation {
-        "abs" => return u32::from(a & 0x7fff),
-        "neg" => return u32::from(a ^ 0x8000),
+        "abs" => return u32::from(flushed(a, flags) & 0x7fff),
+        "neg" => return u32::from(flushed(a, flags) ^ 0x8000),
         _ => {}
     }
     let (x, y, z) = (value(a, flags), value(b, flags), value(c, flags));
@@ -110,9 +120,18 @@ fn element(a: u16, b: u16, c: u16, flags: u32) -> u32 {
 }
 
 fn narrow(result: f64, flags: u32) -> u32 {
-    let (to, exponent) = if flags & BF16 != 0 { (Type::BF16, 0x7f80) } else { (Type::F16, 0x7c00) };
-    let bits = narrow_float(result, to, 0, false);
-    if flags & FTZ != 0 && bits & exponent == 0 { bits & 0x8000 } else { bits }
+    let to = if flags & BF16 != 0 { Type::BF16 } else { Type::F16 };
+    u32::from(flushed(narrow_float(result, to, 0, false) as u16, flags))
+}
+
+/// The lesser of two f16, or bf16; a NaN loses against a number.
+pub fn least(a: u16, b: u16, brain: bool) -> u16 {
+    extreme(a, b, if brain { BF16 } else { 0 }, false) as u16
+}
+
+/// The greater of two.
+pub fn greatest(a: u16, b: u16, brain: bool) -> u16 {
+    extreme(a, b, if brain { BF16 } else { 0 }, true) as u16
 }
 
 fn extreme(a: u16, b: u16, flags: u32, max: bool) -> u32 {
@@ -143,9 +162,6 @@ pub fn compare_pairs<'a>(
     result: Type,
     ty: Type,
 ) -> Decoded {
-    if combine.is_some() {
-        return unsupported("a comparison of pairs that combines");
-    }
     let names = ["eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"];
     let Some(index) = names.iter().position(|&name| name == comparison) else {
         return invalid("this comparison does not take floats");
@@ -154,7 +170,19 @@ pub fn compare_pairs<'a>(
     let a = d.source(&i.operands[1], Type::B32)?;
     let b = d.source(&i.operands[2], Type::B32)?;
     let both = d.register(Bank::Word).slot;
+    let third = match i.operands.get(3) {
+        Some(operand) => Some(d.source(operand, Type::Pred)?),
+        None => None,
+    };
     d.emit(Op { dst: both, a, b, flags, ..Op::new(lift2_flags(compare)) });
+    if let (Some(combine), Some(third)) = (combine, third) {
+        let run = match combine {
+            "and" => lift2(|v: u32, c: bool| v & spread(c)),
+            "or" => lift2(|v: u32, c: bool| v | spread(c)),
+            _ => lift2(|v: u32, c: bool| v ^ spread(c)),
+        };
+        d.emit(Op { dst: both, a: both, b: third, ..Op::new(run) });
+    }
     let word =
         |d: &mut Decoder<'a, '_>, run| d.emit_to(Op { a: both, ..Op::new(run) }, &i.operands[0], Type::B32);
     match result {
@@ -169,6 +197,11 @@ pub fn compare_pairs<'a>(
         Type::BF16x2 => word(d, lift1(|v: u32| v.wrapping_mul(0x3f80))),
         _ => word(d, lift1(|v: u32| v.wrapping_mul(0xffff))),
     }
+}
+
+/// A truth for both halves, as [`compare`] gives it.
+fn spread(truth: bool) -> u32 {
+    if truth { 0x1_0001 } else { 0 }
 }
 
 /// Bit 0 and bit 16: the comparison of the lower and the upper halves.

@@ -1,19 +1,18 @@
-//! Warp-level matrices: `mma.sync` on f16, bf16, tf32, f64 and 8-bit integers, `ldmatrix`, `stmatrix`, `movmatrix`.
+//! Warp-level matrices: `mma.sync`, `ldmatrix`, `stmatrix`, `movmatrix`.
 //!
 //! The hardware's order of accumulation is not documented. Here the products of an element are summed in f64 and added
 //! to the accumulator with one rounding.
 
-use half::{bf16, f16};
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
-use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
+use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
+use super::fragment::{Element, Product, accumulate};
 use super::lanes::{FULL, LANES};
 use super::moves::{lists, take_space};
-use super::narrow::{from_fp8, to_f16};
 use super::op::{Flow, Machine, Op};
 use super::operand::Address;
-use super::transfer::Element;
-use super::words::{Words, type_bytes};
+use super::transfer::Element as Cell;
+use super::words::Words;
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     w.has("sync");
@@ -32,17 +31,6 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     }
 }
 
-/// One of the element types of A and B, in `flags`.
-const ELEMENTS: [Type; 9] =
-    [Type::F16, Type::BF16, Type::TF32, Type::F64, Type::S8, Type::U8, Type::E4M3, Type::E5M2, Type::F32];
-
-fn element_code(ty: Type) -> Decoded<u32> {
-    match ELEMENTS.iter().position(|&known| known == ty) {
-        Some(code) => Ok(code as u32),
-        None => unsupported("matrices of this type"),
-    }
-}
-
 /// Slots of a vector operand, or of a single register.
 fn slots<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, ty: Type, target: bool) -> Decoded<Vec<u32>> {
     let parts = match operand {
@@ -58,71 +46,75 @@ fn slots<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, ty: Type, target: bo
 
 /// `mma.sync.aligned.shape.row.col.dtype.atype.btype.ctype d, a, b, c`.
 fn multiply<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
-    let shapes = [
-        ("m16n8k4", 16, 4),
-        ("m16n8k8", 16, 8),
-        ("m16n8k16", 16, 16),
-        ("m16n8k32", 16, 32),
-        ("m8n8k4", 8, 4),
-        ("m8n8k16", 8, 16),
-    ];
-    let Some((_, rows, depth)) = shapes.iter().find(|(name, ..)| w.has(name)) else { return unsupported("") };
+    let Some(&(_, rows, depth, widths)) = SHAPES.iter().find(|(name, ..)| w.has(name)) else {
+        return unsupported("");
+    };
     if !w.has("row") || !w.has("col") {
         return unsupported("");
     }
     let saturates = w.has("satfinite");
-    let (Some(dt), Some(at), Some(bt), Some(ct)) = (w.ty(), w.ty(), w.ty(), w.ty()) else {
-        return invalid("mma needs four types");
+    let take = || Element::take(w);
+    let (Some(dt), Some(at), Some(bt), Some(ct)) = (take(), take(), take(), take()) else {
+        return unsupported("matrices of these types");
     };
-    operands(i, 4)?;
-    let wide = at == Type::F64;
-    let bits = match at {
-        Type::TF32 => 32,
-        _ => type_bytes(at) * 8,
+    let Some(product) = Product::take(w, at == Element::B1) else {
+        return unsupported("this combination of bits");
     };
-    if *rows == 8 && *depth == 4 && !wide || dt != ct && !(dt == Type::F16 || ct == Type::F16) {
-        return unsupported("");
+    let sums = match at {
+        _ if at.integer() => dt == Element::S32 && ct == dt,
+        Element::F64 => dt == at && ct == dt,
+        Element::F16 | Element::E4M3 | Element::E5M2 => {
+            let float = |e| matches!(e, Element::F16 | Element::F32);
+            float(dt) && float(ct) && (dt == ct || at == Element::F16)
+        }
+        _ => dt == Element::F32 && ct == dt,
+    };
+    if !widths.contains(&at.bits()) || !at.pairs_with(bt) || !sums || saturates && !at.integer() {
+        return unsupported("matrices of these types in this shape");
     }
-    let raw = if wide { Type::F64 } else { Type::B32 };
-    let dst = slots(d, &i.operands[0], raw, true)?;
-    let a = slots(d, &i.operands[1], raw, false)?;
-    let b = slots(d, &i.operands[2], raw, false)?;
-    let c = slots(d, &i.operands[3], raw, false)?;
-    // Elements per register, and registers of each operand, follow from the shape.
-    let per = if wide { 1 } else { 32 / bits };
+    operands(i, 4)?;
+    let dst = slots(d, &i.operands[0], dt.register(), true)?;
+    let a = slots(d, &i.operands[1], at.register(), false)?;
+    let b = slots(d, &i.operands[2], bt.register(), false)?;
+    let c = slots(d, &i.operands[3], ct.register(), false)?;
     let count = |elements: u32, per: u32| (elements / 32 / per) as usize;
-    let outputs = |ty: Type| count(rows * 8, if ty == Type::F16 { 2 } else { 1 });
+    let outputs = |ty: Element| count(rows * 8, if ty == Element::F16 { 2 } else { 1 });
+    let per = per_register(at);
     let fits = a.len() == count(rows * depth, per) && b.len() == count(8 * depth, per);
     if !fits || dst.len() != outputs(dt) || c.len() != outputs(ct) {
         return invalid("a matrix operand has the wrong number of registers");
     }
-    let flags = element_code(at)?
-        | element_code(bt)? << 4
-        | u32::from(dt == Type::F16) << 8
-        | u32::from(ct == Type::F16) << 9
-        | u32::from(saturates) << 10
-        | (rows / 8) << 12
-        | depth << 16;
+    let shape = [dt, at, bt, ct].map(Element::code).into_iter().chain([
+        u32::from(saturates),
+        u32::from(product == Product::Xor),
+        rows / 8,
+        depth,
+    ]);
     let lengths = [dst.len(), a.len(), b.len(), c.len()].map(|n| n as u32);
-    let table = lengths.into_iter().chain(dst).chain(a).chain(b).chain(c);
-    let table: Vec<u32> = table.collect();
-    let op = Op { c: table.len() as u32, flags, ..Op::new(multiplied) };
+    let table: Vec<u32> = shape.chain(lengths).chain(dst).chain(a).chain(b).chain(c).collect();
+    let op = Op { c: table.len() as u32, ..Op::new(multiplied) };
     let b = d.list(table);
     d.emit(Op { b, ..op });
     Ok(())
 }
 
-/// A matrix element of 16 bits or less, or f32, as f64 (exact).
-pub fn value(bits: u32, ty: Type) -> f64 {
-    match ty {
-        Type::F16 => f16::from_bits(bits as u16).to_f64(),
-        Type::BF16 => bf16::from_bits(bits as u16).to_f64(),
-        Type::S8 => f64::from(bits as i8),
-        Type::U8 => f64::from(bits as u8),
-        Type::E4M3 | Type::E5M2 => f64::from(from_fp8(bits as u8, ty)),
-        Type::TF32 => f64::from(f32::from_bits(bits & !0x1fff)),
-        _ => f64::from(f32::from_bits(bits)),
-    }
+/// Name, rows, depth, and the widths in bits of the elements of A and B that the shape takes.
+const SHAPES: [(&str, u32, u32, &[u32]); 11] = [
+    ("m16n8k4", 16, 4, &[32, 64]),
+    ("m16n8k8", 16, 8, &[16, 32, 64]),
+    ("m16n8k16", 16, 16, &[8, 16, 64]),
+    ("m16n8k32", 16, 32, &[4, 8]),
+    ("m16n8k64", 16, 64, &[4]),
+    ("m16n8k128", 16, 128, &[1]),
+    ("m16n8k256", 16, 256, &[1]),
+    ("m8n8k4", 8, 4, &[64]),
+    ("m8n8k16", 8, 16, &[8]),
+    ("m8n8k32", 8, 32, &[4]),
+    ("m8n8k128", 8, 128, &[1]),
+];
+
+fn per_register(ty: Element) -> u32 {
+    (32 / ty.bits()).max(1)
 }
 
 /// Which lane, register and element of a register hold element (row, column) of an operand with `per` elements per
@@ -139,24 +131,20 @@ fn multiplied(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
         return m.fail(super::Fault::IllegalInstruction { what: "mma with lanes missing".to_owned(), place });
     }
     let table = lists(m, op.b, op.c);
-    let [nd, na, nb, nc] = [table[0], table[1], table[2], table[3]].map(|n| n as usize);
-    let (dst, rest) = table[4..].split_at(nd);
+    let [dt, at, bt, ct] = [table[0], table[1], table[2], table[3]].map(Element::of_code);
+    let [saturates, xor, row_blocks, depth] = [table[4], table[5], table[6], table[7]];
+    let product = if xor != 0 { Product::Xor } else { Product::Times };
+    let [nd, na, nb, nc] = [table[8], table[9], table[10], table[11]].map(|n| n as usize);
+    let (dst, rest) = table[12..].split_at(nd);
     let (a, rest) = rest.split_at(na);
     let (b, c) = rest.split_at(nb);
     debug_assert_eq!(c.len(), nc);
-    let (at, bt) = (ELEMENTS[(op.flags & 15) as usize], ELEMENTS[(op.flags >> 4 & 15) as usize]);
-    let (half_out, half_in) = (op.flags >> 8 & 1 != 0, op.flags >> 9 & 1 != 0);
-    let (row_blocks, depth) = (op.flags >> 12 & 15, op.flags >> 16);
-    let wide = at == Type::F64;
-    let per = match at {
-        Type::F64 | Type::TF32 => 1,
-        _ => 4 / type_bytes(at),
-    };
-    let read = |m: &Machine<'_>, slots: &[u32], (lane, register, part): (usize, usize, u32), ty: Type| {
-        if wide {
-            f64::from_bits(m.longs(slots[register])[lane])
+    let per = per_register(at);
+    let bits = |m: &Machine<'_>, slots: &[u32], ty: Element, (lane, register, part): (usize, usize, u32)| {
+        if ty == Element::F64 {
+            m.longs(slots[register])[lane]
         } else {
-            value(m.words(slots[register])[lane] >> (part * 32 / per), ty)
+            u64::from(m.words(slots[register])[lane] >> (part * ty.bits() % 32))
         }
     };
     let rows = row_blocks * 8;
@@ -164,48 +152,32 @@ fn multiplied(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mut right = vec![0f64; (8 * depth) as usize];
     for k in 0..depth {
         for row in 0..rows {
-            left[(row * depth + k) as usize] = read(m, a, position(row, k, per, row_blocks), at);
+            left[(row * depth + k) as usize] = at.value(bits(m, a, at, position(row, k, per, row_blocks)));
         }
         for column in 0..8 {
-            right[(column * depth + k) as usize] = read(m, b, position(column, k, per, 1), bt);
+            right[(column * depth + k) as usize] = bt.value(bits(m, b, bt, position(column, k, per, 1)));
         }
     }
-    let integer = matches!(at, Type::S8 | Type::U8);
     let mut out = vec![[0u64; LANES]; nd];
+    // A row's pair of elements of C and D is in one lane: two registers, or the halves of one.
+    let place = |ty: Element, row: u32, column: u32| {
+        let lane = ((row & 7) * 4 + column / 2) as usize;
+        let (pair, part) = ((row / 8) as usize, column & 1);
+        if ty == Element::F16 { (lane, pair, part) } else { (lane, pair * 2 + part as usize, 0) }
+    };
     for row in 0..rows {
         for column in 0..8u32 {
-            let lane = ((row & 7) * 4 + column / 2) as usize;
-            let (pair, part) = ((row / 8) as usize, column & 1);
-            let single = pair * 2 + part as usize;
-            let products = (0..depth as usize).map(|k| {
-                left[row as usize * depth as usize + k] * right[column as usize * depth as usize + k]
-            });
-            let sum: f64 = products.sum();
-            let bits = if integer {
-                let start = m.words(c[single])[lane] as i32;
-                let exact = i64::from(start) + sum as i64;
-                let clamped = exact.clamp(i32::MIN.into(), i32::MAX.into());
-                u64::from(if op.flags >> 10 & 1 != 0 { clamped as u32 } else { exact as u32 })
-            } else if wide {
-                (f64::from_bits(m.longs(c[single])[lane]) + sum).to_bits()
-            } else {
-                let start = if half_in {
-                    f16::from_bits((m.words(c[pair])[lane] >> (16 * part)) as u16).to_f64()
-                } else {
-                    f64::from(f32::from_bits(m.words(c[single])[lane]))
-                };
-                let result = (start + sum) as f32;
-                u64::from(if half_out { u32::from(to_f16(result).to_bits()) } else { result.to_bits() })
-            };
-            if half_out {
-                out[pair][lane] |= bits << (16 * part);
-            } else {
-                out[single][lane] = bits;
-            }
+            let (row_at, column_at) = ((row * depth) as usize, (column * depth) as usize);
+            let sum: f64 =
+                (0..depth as usize).map(|k| product.of(left[row_at + k], right[column_at + k])).sum();
+            let start = bits(m, c, ct, place(ct, row, column));
+            let result = accumulate(start, ct, sum, dt, saturates != 0);
+            let (lane, register, part) = place(dt, row, column);
+            out[register][lane] |= result << (part * 16);
         }
     }
     for (&slot, values) in dst.iter().zip(&out) {
-        if wide {
+        if dt == Element::F64 {
             m.set_longs(slot, values, mask);
         } else {
             m.set_words(slot, &values.map(|v| v as u32), mask);
@@ -238,7 +210,6 @@ fn rows<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decod
     if registers.len() != count {
         return invalid("the vector has the wrong length");
     }
-    debug_assert_eq!(bank(Type::B32), Ok(Bank::Word));
     let b = d.list(registers);
     let run = if stores { store_rows } else { load_rows };
     let op = Op {
@@ -276,7 +247,7 @@ fn load_rows(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
             (0..2).fold(0, |word, part| {
                 let address = element_address(&hosts, k, lane, part, op.d != 0);
                 // SAFETY: `resolve` has checked 16 aligned bytes per row, and the element lies in one of the rows.
-                word | unsafe { u16::read(address) } << (16 * part)
+                word | unsafe { <u16 as Cell>::read(address) } << (16 * part)
             })
         });
         m.set_words(slot, &values, mask);
@@ -295,7 +266,7 @@ fn store_rows(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
             for part in 0..2 {
                 let address = element_address(&hosts, k, lane, part, op.d != 0);
                 // SAFETY: `resolve` has checked 16 aligned bytes per row, and the element lies in one of the rows.
-                unsafe { u16::write(address, values[lane] >> (16 * part)) };
+                unsafe { <u16 as Cell>::write(address, values[lane] >> (16 * part)) };
             }
         }
     }

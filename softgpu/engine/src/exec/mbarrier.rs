@@ -1,15 +1,16 @@
-//! `mbarrier` objects in shared memory, and the bulk copies that complete on them.
+//! `mbarrier` objects in shared memory. The copies that complete on them are in `bulk` and `cluster`.
 //!
 //! The 64-bit object is opaque to programs. Here: pending arrivals in bits 0 to 19, expected arrivals in bits 20 to 39,
 //! outstanding transaction bytes in bits 40 to 62 (two's complement), the phase in bit 63. A block belongs to one thread,
 //! so the object needs no host atomics. Copies are done when they are issued; their bytes are subtracted at once.
 
-use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
+use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
-use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
+use super::decode::{Decoded, Decoder, operands, unsupported};
 use super::lanes::LANES;
-use super::moves::{lists, take_ordering, take_space};
+use super::moves::{take_ordering, take_space};
 use super::op::{Flow, Machine, NONE, Op};
+use super::operand::Address;
 use super::transfer::Element;
 use super::words::Words;
 
@@ -60,6 +61,7 @@ const DROP: u32 = 3;
 const EXPECT: u32 = 4;
 const COMPLETE: u32 = 5;
 const ARRIVE_EXPECT: u32 = 6;
+const DROP_EXPECT: u32 = 7;
 const KIND_SHIFT: u32 = 16;
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
@@ -100,7 +102,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         "inval" => return Ok(()),
         "arrive" if expects => ARRIVE_EXPECT,
         "arrive" => ARRIVE,
-        "arrive_drop" if expects => return unsupported("arrive_drop that expects bytes"),
+        "arrive_drop" if expects => DROP_EXPECT,
         "arrive_drop" => DROP,
         "expect_tx" => EXPECT,
         "complete_tx" => COMPLETE,
@@ -166,6 +168,11 @@ fn change(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
                     object.bytes += i64::from(value);
                     object.pending = object.pending.saturating_sub(1);
                 }
+                DROP_EXPECT => {
+                    object.bytes += i64::from(value);
+                    object.pending = object.pending.saturating_sub(1);
+                    object.expected = object.expected.saturating_sub(1);
+                }
                 EXPECT => object.bytes += i64::from(value),
                 _ => object.bytes -= i64::from(value),
             }
@@ -203,70 +210,24 @@ fn wait(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     Flow::Next
 }
 
-/// `cp.async.bulk` between global and shared memory; tensor copies are not carried.
-pub fn bulk_copy<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
-    if w.one_of(&["commit_group", "wait_group"]).is_some() {
-        w.has("read");
-        return Ok(());
-    }
-    let (to, from) = (take_space(w), take_space(w));
-    let signals = w.has("mbarrier::complete_tx::bytes");
-    w.ignore(&["bulk_group"]);
-    while w.starting("L2::").is_some() {}
-    let known = matches!((to, from), (Space::Shared, Space::Global) | (Space::Global, Space::Shared));
-    if !known || w.has("tensor") {
-        return unsupported("");
-    }
-    operands(i, if signals { 4 } else { 3 })?;
-    let target = d.address(&i.operands[0], to)?;
-    let source = d.address(&i.operands[1], from)?;
-    let bytes = d.source(&i.operands[2], Type::U32)?;
-    let mut list = vec![target.base, target.flags, target.offset as u32, (target.offset >> 32) as u32, bytes];
-    if signals {
-        let Operand::Address { .. } = &i.operands[3] else {
-            return invalid("expected the address of an mbarrier");
-        };
-        let signal = d.address(&i.operands[3], Space::Shared)?;
-        list.extend([signal.base, signal.flags, signal.offset as u32]);
-    }
-    let c = list.len() as u32;
-    let b = d.list(list);
-    d.emit(Op { a: source.base, extra: source.offset, flags: source.flags, b, c, ..Op::new(copy) });
-    Ok(())
+/// Subtracts the bytes in word slot `bytes` from the object at `address`: the end of an asynchronous transfer.
+pub fn complete(address: Address, bytes: u32) -> Op {
+    let flags = address.flags | COMPLETE << KIND_SHIFT;
+    Op { a: address.base, extra: address.offset, flags, b: bytes, ..Op::new(change) }
 }
 
-fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let [base, flags, low, high, bytes, signal @ ..] = lists(m, op.b, op.c) else { return Flow::Next };
-    let target = Op { a: *base, flags: *flags, extra: u64::from(*low) | u64::from(*high) << 32, ..*op };
-    let lengths = *m.words(*bytes);
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        // Bulk copies move multiples of 16 bytes between addresses that are multiples of 16.
-        for at in (0..u64::from(lengths[lane])).step_by(16) {
-            let step = |op: &Op| Op { extra: op.extra.wrapping_add(at), ..*op };
-            let ends = m
-                .resolve(&step(op), 1 << lane, 16)
-                .and_then(|from| m.resolve(&step(&target), 1 << lane, 16).map(|to| (from[lane], to[lane])));
-            let (from, to) = match ends {
-                Ok(ends) => ends,
-                Err(flow) => return flow,
-            };
-            for half in [0, 8] {
-                // SAFETY: `resolve` has checked 16 aligned bytes at both ends.
-                unsafe { u64::write(to + half, u64::read(from + half)) };
-            }
-        }
+/// `cp.async.mbarrier.arrive`: arrives when the thread's copies are done, which they are. Without `.noinc` the arrival is
+/// added to the pending count first.
+pub fn arrive_copied<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    let counted = w.has("noinc");
+    let space = take_space(w);
+    if !w.has("arrive") || w.ty() != Some(Type::B64) {
+        return unsupported("");
     }
-    let [base, flags, offset] = *signal else { return Flow::Next };
-    let object = Op { a: base, flags, extra: u64::from(offset), ..*op };
-    let hosts = match m.resolve(&object, mask, 8) {
-        Ok(hosts) => hosts,
-        Err(flow) => return flow,
-    };
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        update(hosts[lane], |mut object| {
-            object.bytes -= i64::from(lengths[lane]);
-            object
-        });
-    }
-    Flow::Next
+    operands(i, 1)?;
+    let address = d.address(&i.operands[0], space)?;
+    let b = d.constants().word(u32::from(counted));
+    let flags = address.flags | ARRIVE << KIND_SHIFT;
+    d.emit(Op { a: address.base, extra: address.offset, flags, b, ..Op::new(change) });
+    Ok(())
 }

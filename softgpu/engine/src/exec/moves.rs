@@ -1,4 +1,4 @@
-//! Data movement: `mov` (with packing), `ld`, `st`, address conversion, prefetches, and `cp.async`.
+//! Data movement: `mov` (with packing), `ld`, `st`, address conversion, and `cp.async`.
 //!
 //! Asynchronous copies complete at once, so their groups and waits are empty.
 
@@ -6,46 +6,33 @@ use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::lanes::{LANES, lift1};
-use super::mbarrier;
 use super::memory::{COUNT_SHIFT, FENCE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space};
 use super::op::{Flow, Handler, Machine, NONE, Op};
 use super::operand::Address;
 use super::transfer::{Element, load, load_param, store};
 use super::words::{Words, type_bytes};
+use super::{bulk, cluster, mbarrier, wide};
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     match i.opcode.as_str() {
         "mov" => mov(d, i, w),
-        "ld" | "ldu" => transfer(d, i, w, false),
-        "st" => transfer(d, i, w, true),
+        "st" if w.has("bulk") => unsupported(""),
+        "st" if w.has("async") => cluster::store_async(d, i, w),
+        "ld" | "ldu" | "st" => transfer(d, i, w, i.opcode == "st").map(|_| ()),
         "cvta" => cvta(d, i, w),
         "isspacep" => isspacep(d, i, w),
         "cp" if w.has("async") => copy_async(d, i, w),
-        "prefetch" | "prefetchu" | "discard" | "applypriority" => {
-            while w.left().is_some() {}
-            Ok(())
-        }
-        "createpolicy" => {
-            while w.left().is_some() {}
-            let a = d.constants().long(0);
-            let Some(target) = i.operands.first() else { return operands(i, 1) };
-            d.emit_to(Op { a, ..Op::new(copy(Type::B64)?) }, target, Type::B64)
-        }
-        "mapa" if w.has("shared::cluster") => {
-            // A cluster is one block, so its only shared window is one's own.
-            let ty = w.ty().unwrap_or(Type::U64);
-            let source = d.source(&i.operands[1], ty)?;
-            d.emit_to(Op { a: source, ..Op::new(copy(ty)?) }, &i.operands[0], ty)
-        }
         _ => unsupported(""),
     }
 }
 
-fn copy(ty: Type) -> Decoded<Handler> {
+/// A move between registers.
+pub fn copy(ty: Type) -> Decoded<Handler> {
     Ok(match bank(ty)? {
         Bank::Word => lift1(|a: u32| a),
         Bank::Long => lift1(|a: u64| a),
         Bank::Predicate => lift1(|a: bool| a),
+        Bank::Quad => return unsupported("for 128-bit registers"),
     })
 }
 
@@ -64,6 +51,9 @@ pub fn narrow() -> Handler {
 fn mov<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     operands(i, 2)?;
     let Some(ty) = w.ty() else { return invalid("mov needs a type") };
+    if ty == Type::B128 {
+        return wide::mov(d, i);
+    }
     match (&i.operands[0], &i.operands[1]) {
         (Operand::Vector(parts), source) => {
             let part = part_type(ty, parts.len())?;
@@ -100,7 +90,6 @@ fn part_type(ty: Type, parts: usize) -> Decoded<Type> {
         1 => Ok(Type::B8),
         2 => Ok(Type::B16),
         4 => Ok(Type::B32),
-        8 => unsupported("128-bit registers are not supported"),
         _ => invalid("a vector of this length does not fill the type"),
     }
 }
@@ -236,7 +225,13 @@ pub fn take_ordering(w: &Words<'_>) -> bool {
     fence
 }
 
-fn transfer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, stores: bool) -> Decoded {
+/// `ld` and `st`; gives the bytes that a lane moves.
+pub fn transfer<'a>(
+    d: &mut Decoder<'a, '_>,
+    i: &'a Instruction,
+    w: &Words<'a>,
+    stores: bool,
+) -> Decoded<u32> {
     let space = take_space(w);
     let fence = take_ordering(w);
     let count = match w.one_of(&["v2", "v4", "v8"]) {
@@ -247,13 +242,19 @@ fn transfer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, stor
     };
     let Some(ty) = w.ty() else { return invalid("a memory access needs a type") };
     // The optional last operand is a cache policy.
-    if i.operands.len() < 2 || i.operands.len() > 3 {
-        return operands(i, 2);
+    if i.operands.len() != 3 {
+        operands(i, 2)?;
     }
+    let bytes = type_bytes(ty) * count;
     let (address, value) = if stores { (0, 1) } else { (1, 0) };
     let Address { base, offset, flags } = d.address(&i.operands[address], space)?;
-    let flags = flags | if fence { FENCE } else { 0 } | (count - 1) << COUNT_SHIFT;
+    let longs = if ty == Type::B128 { 2 } else { 1 };
+    let flags = flags | if fence { FENCE } else { 0 } | (count * longs - 1) << COUNT_SHIFT;
     let uniform = !stores && base == NONE && flags & space::MASK == space::PARAM;
+    if ty == Type::B128 {
+        let op = Op { a: base, extra: offset, flags, ..Op::new(wide::element(stores)) };
+        return wide::transfer(d, &i.operands[value], op).map(|()| bytes);
+    }
     let run = if uniform { param_element(ty)? } else { element(ty, stores)? };
     let op = Op { a: base, extra: offset, flags, ..Op::new(run) };
     let Operand::Vector(parts) = &i.operands[value] else {
@@ -263,9 +264,9 @@ fn transfer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, stor
         if stores {
             let dst = d.source(&i.operands[value], ty)?;
             d.emit(Op { dst, ..op });
-            return Ok(());
+            return Ok(bytes);
         }
-        return d.emit_to(op, &i.operands[value], ty);
+        return d.emit_to(op, &i.operands[value], ty).map(|()| bytes);
     };
     if parts.len() != count as usize {
         return invalid("the vector has the wrong length");
@@ -289,7 +290,7 @@ fn transfer<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, stor
     for (narrow, wide) in widened {
         d.emit(Op { a: narrow, dst: wide, ..Op::new(widen(super::words::is_signed(ty))) });
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn cvta<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
@@ -314,27 +315,47 @@ fn isspacep<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
         Space::Shared => lift1(|a: u64| a >> 56 == SHARED_WINDOW >> 56),
         Space::Local => lift1(|a: u64| a >> 56 == LOCAL_WINDOW >> 56),
         Space::Param => lift1(|a: u64| a >> 56 == PARAM_WINDOW >> 56),
-        Space::Const => lift1(|_: u64| false),
-        _ => lift1(|a: u64| a >> 56 == 0),
+        space => {
+            let flags = u32::from(space == Space::Const);
+            return d.alu_flags(i, is_constant, Type::Pred, &[Type::U64], flags);
+        }
     };
     d.alu(i, run, Type::Pred, &[Type::U64])
+}
+
+/// Whether an address is one of a `.const` variable (with `flags`), or of other device memory.
+fn is_constant(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let ranges = &m.grid.program.const_ranges;
+    let held = |a: u64| ranges.iter().any(|&(start, end)| (start..end).contains(&a));
+    let addresses = m.longs(op.a).iter().enumerate();
+    let truth = addresses
+        .filter(|&(_, &a)| if op.flags != 0 { held(a) } else { a >> 56 == 0 && !held(a) })
+        .fold(0, |bits, (lane, _)| bits | 1 << lane);
+    m.set_predicate(op.dst, truth, mask);
+    Flow::Next
 }
 
 /// `cp.async.{ca,cg}.shared.global [dst], [src], size {, source size}` and the groups around it.
 fn copy_async<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     if w.has("bulk") {
-        return mbarrier::bulk_copy(d, i, w);
+        return bulk::decode(d, i, w);
     }
-    if w.one_of(&["commit_group", "wait_group", "wait_all"]).is_some() {
-        return Ok(());
+    if w.has("mbarrier") {
+        return mbarrier::arrive_copied(d, i, w);
+    }
+    if let Some(group) = w.one_of(&["commit_group", "wait_group", "wait_all"]) {
+        return operands(i, usize::from(group == "wait_group"));
     }
     if w.one_of(&["ca", "cg"]).is_none() {
         return unsupported("");
     }
     let narrow = matches!(take_space(w), Space::Shared);
     take_space(w);
+    // With this word the last operand is a cache policy.
+    let hinted = w.has("L2::cache_hint");
     while w.starting("L2::").is_some() {}
-    if !narrow || i.operands.len() < 3 {
+    let given = i.operands.len() - usize::from(hinted && i.operands.len() > 3);
+    if !narrow || !(3..=4).contains(&given) {
         return invalid("cp.async copies from global to shared memory");
     }
     let to = d.address(&i.operands[0], Space::Shared)?;
@@ -344,7 +365,7 @@ fn copy_async<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         return invalid("cp.async copies 4, 8 or 16 bytes");
     }
     let (mut count, mut ignore) = (NONE, NONE);
-    if let Some(operand) = i.operands.get(3) {
+    if let Some(operand) = i.operands.get(3).filter(|_| given == 4) {
         match operand {
             Operand::Ident(name) if d.named_register(name).is_ok_and(|r| r.bank == Bank::Predicate) => {
                 ignore = d.source(operand, Type::Pred)?;

@@ -16,14 +16,30 @@ pub fn to_bf16(a: f32) -> bf16 {
     if a.is_nan() { bf16::from_bits(0x7fff) } else { bf16::from_f32(a) }
 }
 
-/// 10 explicit mantissa bits, in the bits of an f32: ties away from zero with `away`, else to even.
-pub fn to_tf32(a: f32, away: bool) -> u32 {
+/// What becomes of the bits that tf32 does not keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    Even,
+    Away,
+    Truncate,
+}
+
+/// The largest finite tf32, in the bits of an f32.
+const TF32_MAX: u32 = 0x7f7f_e000;
+
+/// 10 explicit mantissa bits, in the bits of an f32. `finite` clamps to the largest finite value.
+pub fn to_tf32(a: f32, tie: Tie, finite: bool) -> u32 {
     let bits = a.to_bits();
-    if !a.is_finite() {
-        return if a.is_nan() { 0x7fff_ffff } else { bits };
+    if a.is_nan() {
+        return 0x7fff_ffff;
     }
-    let tie = if away { 0x1000 } else { 0xfff + (bits >> 13 & 1) };
-    bits.wrapping_add(tie) & !0x1fff
+    let up = match tie {
+        Tie::Even => 0xfff + (bits >> 13 & 1),
+        Tie::Away => 0x1000,
+        Tie::Truncate => 0,
+    };
+    let rounded = if a.is_finite() { bits.wrapping_add(up) & !0x1fff } else { bits };
+    if finite && rounded & 0x7fff_ffff > TF32_MAX { bits & 0x8000_0000 | TF32_MAX } else { rounded }
 }
 
 /// Exponent bits, mantissa bits.

@@ -105,6 +105,8 @@ pub enum Argument {
 pub struct CallSite {
     pub results: Vec<Argument>,
     pub arguments: Vec<Argument>,
+    /// The functions that an indirect call may reach; empty where the program does not list them.
+    pub targets: Vec<u32>,
 }
 
 /// A decoded function body.
@@ -120,6 +122,8 @@ pub struct Function {
     pub local_bytes: u32,
     pub params: Vec<Slot>,
     pub returns: Vec<Slot>,
+    /// True for a kernel, which cannot be called.
+    pub entry: bool,
     /// Declared without a body; calls go to the built-in of that name.
     pub builtin: Option<super::builtin::Builtin>,
 }

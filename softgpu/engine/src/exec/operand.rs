@@ -64,14 +64,18 @@ impl<'a> Decoder<'a, '_> {
         let bits = constant_bits(constant, ty)?;
         Ok(match bank(ty)? {
             Bank::Long => self.constants().long(bits),
+            Bank::Quad => return unsupported("a 128-bit constant"),
             _ => self.constants().word(bits as u32),
         })
     }
 
     /// The value of a name that is no register: a special register, or the address of a variable or function.
     fn value_of(&mut self, name: &'a str, offset: i64, wanted: Bank) -> Decoded<u32> {
-        if wanted == Bank::Predicate {
-            return invalid(format!("'{name}' is not a predicate"));
+        if name == "%is_explicit_cluster" && wanted == Bank::Predicate {
+            return Ok(CONSTANT);
+        }
+        if matches!(wanted, Bank::Predicate | Bank::Quad) {
+            return invalid(format!("'{name}' is not a register of this type"));
         }
         if name.starts_with('%') || name == "WARP_SZ" {
             let Some((run, wide, flags)) = special::lookup(name) else {
@@ -150,7 +154,7 @@ impl<'a> Decoder<'a, '_> {
                 Bank::Word => {
                     Ok(Address { base: register.slot, offset: *offset as u64, flags: code | NARROW })
                 }
-                Bank::Predicate => invalid(format!("predicate '{name}' as an address")),
+                Bank::Predicate | Bank::Quad => invalid(format!("'{name}' cannot be an address")),
             },
             Some(Local::Frame { offset: at, .. }) => fixed(u64::from(at), space::FRAME),
             Some(Local::KernelParam(at)) => fixed(u64::from(at), space::PARAM),

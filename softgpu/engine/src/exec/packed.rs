@@ -1,9 +1,9 @@
-//! Pairs of 16-bit integers in one word.
+//! Pairs of 16-bit integers in one word, and `cvt.pack`.
 
 use lightos_kernels::ptx::ast::{Instruction, Type};
 
-use super::decode::{Decoded, Decoder, unsupported};
-use super::lanes::lift2;
+use super::decode::{Decoded, Decoder, invalid, unsupported};
+use super::lanes::{lift2, lift2_flags, lift3_flags};
 use super::words::Words;
 
 pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, ty: Type) -> Decoded {
@@ -26,4 +26,37 @@ pub fn arithmetic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>
         _ => return unsupported("for pairs of integers"),
     };
     d.alu(i, run, Type::B32, &[Type::B32; 2])
+}
+
+/// `cvt.pack.sat.type.s32 d, a, b`: both clamped to 16 bits, `a` in the upper half. With `.b32` and a fourth operand:
+/// to 8, 4 or 2 bits, packed at the bottom, below the low bits of `c`.
+pub fn convert<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
+    let types = ["u16", "s16", "u8", "s8", "u4", "s4", "u2", "s2"];
+    let (true, Some(to)) = (w.has("sat"), w.one_of(&types)) else { return unsupported("") };
+    if w.ty() != Some(Type::S32) {
+        return unsupported("");
+    }
+    let Ok(bits) = to[1..].parse::<u32>() else { return unsupported("") };
+    let flags = bits | if to.starts_with('s') { SIGNED } else { 0 };
+    match (bits, w.ty()) {
+        (16, None) => {
+            d.alu_flags(i, lift2_flags(|a: i32, b: i32, f| pack(a, b, f)), Type::B32, &[Type::S32; 2], flags)
+        }
+        (2..=8, Some(Type::B32)) => {
+            let run = lift3_flags(|a: i32, b: i32, c: u32, f| c << (2 * (f & WIDTH)) | pack(a, b, f));
+            d.alu_flags(i, run, Type::B32, &[Type::S32, Type::S32, Type::B32], flags)
+        }
+        _ => invalid("cvt.pack takes .b32 with 8 bits or fewer"),
+    }
+}
+
+const WIDTH: u32 = 31;
+const SIGNED: u32 = 1 << 8;
+
+fn pack(a: i32, b: i32, flags: u32) -> u32 {
+    let bits = flags & WIDTH;
+    let (low, high) =
+        if flags & SIGNED != 0 { (-1 << (bits - 1), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+    let one = |value: i32| value.clamp(low, high) as u32 & ((1 << bits) - 1);
+    one(a) << bits | one(b)
 }

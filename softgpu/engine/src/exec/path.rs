@@ -46,6 +46,8 @@ pub struct Path {
     pub base: Bases,
     /// Start of the frame in each lane's local memory.
     pub local: u32,
+    /// Bytes of local memory that the function has taken behind its frame (`alloca`).
+    pub taken: u32,
     /// Lanes that take part in the instruction this path is held at.
     pub held: u32,
     /// Set when the path resumes the instruction that held it.
@@ -65,6 +67,7 @@ impl Path {
             pending: 0,
             base: Bases::default(),
             local: 0,
+            taken: 0,
             held: 0,
             resumed: false,
         }
@@ -189,8 +192,14 @@ impl Warp {
     pub fn finish(&mut self) -> Flow {
         self.paths[self.current as usize].state = State::Free;
         let mut parent = self.path.parent;
+        let (mut depth, mut taken) = (self.path.depth, self.path.taken);
         while parent != NONE {
             let above = &mut self.paths[parent as usize];
+            // What an arm has taken of the stack stays until its function returns.
+            if above.depth == depth {
+                above.taken = above.taken.max(taken);
+            }
+            (depth, taken) = (above.depth, above.taken);
             above.pending -= 1;
             if above.pending > 0 {
                 break;

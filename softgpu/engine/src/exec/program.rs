@@ -32,6 +32,8 @@ pub struct Program {
     version: (u32, u32),
     pub(super) functions: Vec<Function>,
     pub(super) constants: Constants,
+    /// Where `.const` variables lie in device memory: start and end.
+    pub(super) const_ranges: Vec<(u64, u64)>,
     pub(super) heap: Heap,
     kernels: Vec<Kernel>,
     by_name: FxHashMap<String, usize>,
@@ -87,7 +89,12 @@ impl Program {
                     functions[index].builtin = Some(builtin);
                 }
                 None => {
-                    scope.symbols.insert(&source.name, Entry::Unresolved);
+                    // An alias stands for another function's number.
+                    if let Some(entry) = scope.symbols.get_mut(source.name.as_str())
+                        && matches!(entry, Entry::Function(own) if *own as usize == index)
+                    {
+                        *entry = Entry::Unresolved;
+                    }
                 }
             }
         }
@@ -123,8 +130,8 @@ impl Program {
             }
         }
         let by_name = kernels.iter().enumerate().map(|(i, k)| (k.info.name.clone(), i)).collect();
-        let (version, constants) = (module.version, scope.constants.table);
-        Ok(Program { version, functions, constants, heap, kernels, by_name, globals })
+        let (version, constants, const_ranges) = (module.version, scope.constants.table, scope.const_ranges);
+        Ok(Program { version, functions, constants, const_ranges, heap, kernels, by_name, globals })
     }
 
     /// The text's `.version`, 8.3 as `(8, 3)`.

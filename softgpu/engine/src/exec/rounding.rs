@@ -1,8 +1,10 @@
 //! Directed rounding from error-free transformations.
 //!
 //! The host rounds to nearest even. A result that must round otherwise is computed together with its residual (the exact
-//! value less the rounded one), and moved to its neighbour where the residual's sign demands. Exact but for residuals
-//! that underflow.
+//! value less the rounded one), and moved to its neighbour where the residual's sign demands. Where residuals would
+//! underflow, `tiny` takes over.
+
+mod tiny;
 
 /// How a result that is not representable rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +100,18 @@ impl Rounding {
     }
 
     pub fn mul64(self, a: f64, b: f64) -> f64 {
+        if let Some(product) = self.small_product(a, b) {
+            return product;
+        }
         let product = a * b;
         let error = a.mul_add(b, -product);
         self.adjust64(product, overflowed(product, error, a, b))
     }
 
     pub fn fma64(self, a: f64, b: f64, c: f64) -> f64 {
+        if let Some(sum) = self.small_sum(a, b, c) {
+            return sum;
+        }
         let nearest = a.mul_add(b, c);
         let product = a * b;
         let product_error = a.mul_add(b, -product);
@@ -117,6 +125,9 @@ impl Rounding {
     }
 
     pub fn div64(self, a: f64, b: f64) -> f64 {
+        if let Some(quotient) = self.small_quotient(a, b) {
+            return quotient;
+        }
         let quotient = a / b;
         // The exact quotient is `quotient + remainder / b`.
         let remainder = (-quotient).mul_add(b, a);
@@ -126,6 +137,9 @@ impl Rounding {
     }
 
     pub fn sqrt64(self, a: f64) -> f64 {
+        if let Some(root) = self.small_root(a) {
+            return root;
+        }
         let root = a.sqrt();
         self.adjust64(root, if root.is_finite() { (-root).mul_add(root, a) } else { 0.0 })
     }

@@ -47,6 +47,8 @@ pub struct ModuleScope<'a> {
     /// Variables that have an initialiser to write once all addresses are known.
     initialised: Vec<(&'a Variable, u64, u64)>,
     pub const_bytes: u64,
+    /// Where `.const` variables lie: start and end.
+    pub const_ranges: Vec<(u64, u64)>,
     /// Shared memory of the function being decoded, so far.
     pub shared_bytes: u32,
     /// Module-scope shared variables that the function being decoded has named.
@@ -61,6 +63,7 @@ impl<'a> ModuleScope<'a> {
             allocate,
             initialised: Vec::new(),
             const_bytes: 0,
+            const_ranges: Vec::new(),
             shared_bytes: 0,
             shared: FxHashMap::default(),
         }
@@ -153,6 +156,7 @@ impl<'a> ModuleScope<'a> {
                 };
                 if variable.space == Space::Const {
                     self.const_bytes = self.const_bytes.next_multiple_of(align) + bytes;
+                    self.const_ranges.push((address, address + bytes));
                 }
                 if variable.init.is_some() {
                     self.initialised.push((variable, address, bytes));

@@ -51,14 +51,15 @@ fn scalar(name: &str) -> Option<(Handler, bool, u32)> {
         "%dynamic_smem_size" => Some((shared_size, false, 0)),
         "%total_smem_size" => Some((shared_size, false, 1)),
         "%aggr_smem_size" => Some((shared_size, false, 1)),
-        "%reserved_smem_offset_begin" | "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => {
-            Some((fixed, false, 0))
-        }
+        // Nothing of shared memory is reserved for the system.
+        _ if name.starts_with("%reserved_smem_offset_") => Some((fixed, false, 0)),
         "%cluster_ctarank" => Some((fixed, false, 0)),
         "%cluster_nctarank" => Some((fixed, false, 1)),
-        "%is_explicit_cluster" => None,
+        // Grids are not launched from graphs on the device.
+        "%current_graph_exec" => Some((fixed_long, true, 0)),
         "%envreg1" => Some((workspace, false, 32)),
         "%envreg2" => Some((workspace, false, 0)),
+        _ if name.starts_with("%pm") && name.ends_with("_64") => Some((fixed_long, true, 0)),
         _ if name.starts_with("%envreg") || name.starts_with("%pm") => Some((fixed, false, 0)),
         _ => None,
     }
@@ -81,6 +82,10 @@ fn long(m: &mut Machine<'_>, op: &Op, mask: u32, value: u64) -> Flow {
 
 fn fixed(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     uniform(m, op, mask, op.flags)
+}
+
+fn fixed_long(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    long(m, op, mask, u64::from(op.flags))
 }
 
 fn tid(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {

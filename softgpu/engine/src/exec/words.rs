@@ -73,6 +73,7 @@ pub fn parse_type(word: &str) -> Option<Type> {
         "bf16x2" => Type::BF16x2,
         "tf32" => Type::TF32,
         "f32" => Type::F32,
+        "f32x2" => Type::F32x2,
         "f64" => Type::F64,
         "e4m3" => Type::E4M3,
         "e5m2" => Type::E5M2,
@@ -90,7 +91,7 @@ pub fn type_bytes(ty: Type) -> u32 {
     match ty {
         Type::B8 | Type::U8 | Type::S8 | Type::E4M3 | Type::E5M2 | Type::Pred => 1,
         Type::B16 | Type::U16 | Type::S16 | Type::F16 | Type::BF16 | Type::E4M3x2 | Type::E5M2x2 => 2,
-        Type::B64 | Type::U64 | Type::S64 | Type::F64 => 8,
+        Type::B64 | Type::U64 | Type::S64 | Type::F64 | Type::F32x2 => 8,
         Type::B128 => 16,
         Type::TexRef | Type::SamplerRef | Type::SurfRef => 8,
         _ => 4,

@@ -1,5 +1,7 @@
 //! The interpreter, instruction family by family, against values computed in Rust.
 
+mod audit;
+mod bits;
 mod compiled;
 mod control;
 mod fixtures;
@@ -8,7 +10,11 @@ mod harness;
 mod hostile;
 mod integers;
 mod matrices;
+mod narrow;
+mod packing;
 mod programs;
 mod registers;
+mod stack;
+mod transactions;
 mod unmapping;
 mod warps;

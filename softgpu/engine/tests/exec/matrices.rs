@@ -77,7 +77,7 @@ fn asynchronous_copies_have_landed_after_the_wait() {
     let ptx = kernel(
         ".shared .align 16 .b8 tile[1024];
         ld.param.u64 %rd1, [in]; mad.wide.u32 %rd1, %r0, 16, %rd1; mov.u32 %r1, tile; mad.lo.u32 %r1, %r0, 16, %r1;
-        cp.async.cg.shared.global [%r1], [%rd1], 16; cp.async.ca.shared.global [%r1+512], [%rd1], 8, 4;
+        mov.u64 %rd9, 0; cp.async.cg.shared.global.L2::cache_hint [%r1], [%rd1], 16, %rd9; cp.async.ca.shared.global [%r1+512], [%rd1], 8, 4;
         cp.async.commit_group; cp.async.wait_group 0; bar.sync 0;
         ld.shared.u32 %r2, [%r1+12]; ld.shared.v2.u32 {%r3, %r4}, [%r1+512]; add.u32 %r2, %r2, %r4;
         mov.b64 %rd2, {%r2, %r3}; st.global.u64 [%rd0], %rd2; ret;",

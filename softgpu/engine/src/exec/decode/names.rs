@@ -27,7 +27,8 @@ impl<'a> Decoder<'a, '_> {
                 && let Ok(number) = name[prefix.len()..].parse::<u32>()
                 && number < count
             {
-                return Some(Local::Register(Register { bank, slot: first + number }));
+                let each = if bank == Bank::Quad { 2 } else { 1 };
+                return Some(Local::Register(Register { bank, slot: first + number * each }));
             }
         }
         None
@@ -44,10 +45,11 @@ impl<'a> Decoder<'a, '_> {
 
     pub(super) fn registers(&mut self, bank: Bank, count: u32) -> u32 {
         let frame = &mut self.function.frame;
-        let next = match bank {
-            Bank::Word => &mut frame.words,
-            Bank::Long => &mut frame.longs,
-            Bank::Predicate => &mut frame.predicates,
+        let (next, count) = match bank {
+            Bank::Word => (&mut frame.words, count),
+            Bank::Long => (&mut frame.longs, count),
+            Bank::Predicate => (&mut frame.predicates, count),
+            Bank::Quad => (&mut frame.longs, count.saturating_mul(2)),
         };
         let first = *next;
         *next = next.saturating_add(count);
