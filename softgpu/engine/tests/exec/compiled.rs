@@ -18,7 +18,7 @@ fn both(name: &str, test: impl Fn(&Device, &Program)) {
 }
 
 /// Little-endian parameters with natural alignment.
-fn params(list: &[&dyn Bytes]) -> Vec<u8> {
+pub fn params(list: &[&dyn Bytes]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for value in list {
         let value = value.bytes();
@@ -28,7 +28,7 @@ fn params(list: &[&dyn Bytes]) -> Vec<u8> {
     bytes
 }
 
-trait Bytes {
+pub trait Bytes {
     fn bytes(&self) -> Vec<u8>;
 }
 

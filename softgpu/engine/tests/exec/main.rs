@@ -16,5 +16,6 @@ mod programs;
 mod registers;
 mod stack;
 mod transactions;
+mod triton;
 mod unmapping;
 mod warps;
