@@ -10,6 +10,7 @@ pub mod graph;
 pub mod graph_exec;
 pub mod graph_node;
 pub mod init;
+pub mod ipc;
 pub mod launch;
 pub mod link;
 pub mod memory;
@@ -24,7 +25,7 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 19] = [
+    let tables: [&'static [Export]; 20] = [
         capture::TABLE,
         context::TABLE,
         copy::TABLE,
@@ -35,6 +36,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         graph_exec::TABLE,
         graph_node::TABLE,
         init::TABLE,
+        ipc::TABLE,
         launch::TABLE,
         link::TABLE,
         memory::TABLE,

@@ -157,6 +157,17 @@ impl Event {
         }
     }
 
+    /// Refuses to ask about an event that was recorded in a capture; a capture still under way is invalid then.
+    pub fn forbid_captured(&self) -> Result {
+        match &*self.recorded() {
+            Recorded::InCapture(point) => {
+                point.invalidate();
+                Err(Error::CAPTURED_EVENT)
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn query(&self) -> Result {
         match self.marker()? {
             Some(marker) if marker.passed_at().is_none() => Err(Error::NOT_READY),

@@ -22,6 +22,7 @@ mod graph;
 mod handle;
 mod heap;
 mod image;
+mod ipc;
 mod jit;
 mod launch;
 mod library;

@@ -13,6 +13,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
 use crate::heap::{self, ALIGNMENT, pages};
+use crate::ipc;
 use crate::space::{Kind, Range, SPACE};
 use crate::stream::Stream;
 use crate::work::Task;
@@ -220,6 +221,7 @@ pub(crate) fn forget_context(context: u64) {
         match range.kind {
             Kind::Host(_) => pages::retire(range.start, range.bytes.next_multiple_of(PAGE)),
             Kind::Registered(_) | Kind::Mapped { .. } => {}
+            Kind::Imported => ipc::abandon(range.start),
             _ => heap::free(range.device, range.start, range.bytes),
         }
     }

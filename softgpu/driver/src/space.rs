@@ -23,6 +23,8 @@ pub enum Kind {
     Pool(u64),
     /// From `cuMemAllocManaged`.
     Managed,
+    /// Device memory of another process, from `cuIpcOpenMemHandle`.
+    Imported,
     /// From `cuMemHostAlloc` or `cuMemAllocHost`, with the flags of the call.
     Host(u32),
     /// From `cuMemHostRegister`, with the flags of the call.

@@ -84,8 +84,8 @@ unserved! { TABLE:
     cuGraphicsVDPAURegisterVideoSurface cuGraphMemAllocNodeGetParams cuGraphMemFreeNodeGetParams
     cuGreenCtxCreate cuGreenCtxDestroy cuGreenCtxGetDevResource
     cuGreenCtxGetId cuGreenCtxRecordEvent cuGreenCtxStreamCreate cuGreenCtxWaitEvent cuImportExternalMemory
-    cuImportExternalSemaphore cuIpcCloseMemHandle cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle
-    cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuLaunch cuLaunchCooperativeKernelMultiDevice cuLaunchGrid
+    cuImportExternalSemaphore cuIpcGetEventHandle cuIpcOpenEventHandle
+    cuLaunch cuLaunchCooperativeKernelMultiDevice cuLaunchGrid
     cuLaunchGridAsync cuLinkAddData cuLinkAddFile cuLinkCreate cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory
     cuLogsRegisterCallback cuLogsUnregisterCallback cuMemAlloc cuMemAllocHost cuMemAllocPitch
     cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz cuMemcpy2D cuMemcpy2DAsync cuMemcpy2DUnaligned

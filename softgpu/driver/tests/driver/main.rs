@@ -4,6 +4,7 @@ mod device;
 mod exports;
 mod faults;
 mod graphs;
+mod ipc;
 mod memory;
 mod modules;
 mod streams;
