@@ -1,4 +1,4 @@
-//! Memory that processes share by IPC handles.
+//! Memory that processes share by IPC handles; events are in [`word`].
 //!
 //! An allocation is private until it is exported: then the pages of its block (its own mapping, or the 2 MiB chunk that small allocations
 //! share, as on hardware) are replaced in place by those of a memfd with the same contents. A handle names the exporting process
@@ -7,7 +7,10 @@
 //!
 //! Lock order: `EXPORTS` before `IMPORTS`; no lock of another module is taken under either but that of the address space.
 
+pub mod word;
+
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -70,10 +73,10 @@ pub fn handle_of(address: u64) -> Result<MemHandle> {
     context.synchronize()?;
     let (start, block_bytes) = heap::block_of(range.start, range.bytes);
     let mut exports = exports();
-    if !exports.contains_key(&start) {
-        exports.insert(start, share(start, block_bytes)?);
-    }
-    let file = &exports[&start];
+    let file = match exports.entry(start) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(fresh) => fresh.insert(share(start, block_bytes)?),
+    };
     let inode = file.metadata().map_err(|_| Error::OPERATING_SYSTEM)?.ino();
     Ok(MemHandle {
         magic: MAGIC,
@@ -135,11 +138,13 @@ pub fn open(handle: &MemHandle, flags: u32) -> Result<u64> {
     }
     let mut imports = imports();
     let key = (handle.pid, handle.inode);
-    if !imports.contains_key(&key) {
-        let start = map(&file_of(handle)?, None, handle.block_bytes)?;
-        imports.insert(key, Import { start, bytes: handle.block_bytes, opened: BTreeMap::new() });
-    }
-    let import = imports.get_mut(&key).ok_or(Error::UNKNOWN)?;
+    let import = match imports.entry(key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(fresh) => {
+            let start = map(&file_of(handle)?, None, handle.block_bytes)?;
+            fresh.insert(Import { start, bytes: handle.block_bytes, opened: BTreeMap::new() })
+        }
+    };
     if handle.block_bytes != import.bytes {
         return Err(Error::INVALID_VALUE);
     }

@@ -1,22 +1,25 @@
-//! Allocations of device, pinned host and managed memory, and the stream-ordered pools.
+//! Allocations of device, pinned host and managed memory, in stream order from [`pool`]s or at once.
 //!
 //! Freeing waits for the context's queued work, as hardware does, so no running task sees memory vanish.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+mod pool;
 
-use lightos_softgpu_engine::profile::MAX_DEVICES;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::abi::{MemLocation, PoolProps};
 use crate::context::{self, Context};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::handle::{self, Table};
 use crate::heap::{self, ALIGNMENT, pages};
 use crate::ipc;
-use crate::space::{Kind, Range, SPACE};
+use crate::space::{Kind, Place, Range, SPACE};
 use crate::stream::Stream;
 use crate::work::Task;
+
+pub use pool::{
+    Pool, create_pool, current_pool, current_pool_at, default_pool, default_pool_at, destroy_pool, pool_of,
+    set_current_pool_at,
+};
 
 /// Pitch granularity of `cuMemAllocPitch`.
 const PITCH: u64 = 512;
@@ -33,13 +36,18 @@ struct Block {
     device: Device,
     start: u64,
     bytes: u64,
+    is_host: bool,
     pool: Option<Arc<Pool>>,
 }
 
 impl Block {
     /// Returns the memory to the device.
     fn free(self) {
-        heap::free(self.device, self.start, self.bytes);
+        if self.is_host {
+            pages::retire(self.start, self.bytes.next_multiple_of(PAGE));
+        } else {
+            heap::free(self.device, self.start, self.bytes);
+        }
         if let Some(pool) = self.pool {
             pool.used.fetch_sub(self.bytes, Ordering::Relaxed);
         }
@@ -107,7 +115,7 @@ pub fn free(start: u64) -> Result {
     if start == 0 {
         return Ok(());
     }
-    claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(_)))?;
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(..)))?;
     context.synchronize()?;
     finish_free(start);
     Ok(())
@@ -122,8 +130,9 @@ fn claim(start: u64, accept: impl FnOnce(Kind) -> bool) -> Result {
 
 fn release_block(start: u64, accept: impl FnOnce(&Range) -> bool) -> Option<Block> {
     let range = SPACE.remove(start, accept)?;
-    let pool = if let Kind::Pool(handle) = range.kind { POOLS.get(handle) } else { None };
-    Some(Block { device: range.device, start: range.start, bytes: range.bytes, pool })
+    let pool = if let Kind::Pool(handle, _) = range.kind { pool_of(handle).ok() } else { None };
+    let is_host = range.kind.is_host();
+    Some(Block { device: range.device, start: range.start, bytes: range.bytes, is_host, pool })
 }
 
 /// `cuMemHostAlloc`; `cuMemAllocHost` passes no flags. No bytes are no allocation: address 0, as hardware has it.
@@ -135,9 +144,16 @@ pub fn allocate_host(bytes: usize, flags: u32) -> Result<u64> {
     if bytes == 0 {
         return Ok(0);
     }
-    let start = pages::map(bytes as u64, PAGE, true)?;
     // Under unified addressing every pinned allocation is portable and mapped.
-    enter(&context, start, bytes as u64, PAGE, Kind::Host(flags | 3))?;
+    map_host(&context, bytes as u64, Kind::Host(flags | 3))
+}
+
+fn map_host(context: &Context, bytes: u64, kind: Kind) -> Result<u64> {
+    if bytes == 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    let start = pages::map(bytes, PAGE, true)?;
+    enter(context, start, bytes, PAGE, kind)?;
     Ok(start)
 }
 
@@ -219,7 +235,9 @@ pub fn address_range(address: u64) -> Result<(u64, usize)> {
 pub(crate) fn forget_context(context: u64) {
     for range in SPACE.drain(|range| range.context == context) {
         match range.kind {
-            Kind::Host(_) => pages::retire(range.start, range.bytes.next_multiple_of(PAGE)),
+            Kind::Host(_) | Kind::Pool(_, Place::Host) => {
+                pages::retire(range.start, range.bytes.next_multiple_of(PAGE));
+            }
             Kind::Registered(_) | Kind::Mapped { .. } => {}
             Kind::Imported => ipc::abandon(range.start),
             _ => heap::free(range.device, range.start, range.bytes),
@@ -227,101 +245,15 @@ pub(crate) fn forget_context(context: u64) {
     }
 }
 
-/// A memory pool. Reuse is the heap's business, so thresholds and reuse policies are remembered and have no effect.
-#[derive(Debug)]
-pub struct Pool {
-    pub handle: u64,
-    pub device: Device,
-    pub is_default: bool,
-    /// Bytes allocated and not yet freed in stream order, and their highest sum.
-    pub used: AtomicU64,
-    pub high: AtomicU64,
-    pub release_threshold: AtomicU64,
-    /// The three reuse switches, attributes 1 to 3.
-    pub reuse: [AtomicU64; 3],
-}
-
-static POOLS: Table<Pool> = Table::new();
-static DEFAULT_POOLS: LazyLock<[Mutex<(u64, u64)>; MAX_DEVICES]> = LazyLock::new(Default::default);
-
-fn new_pool(device: Device, is_default: bool) -> u64 {
-    let pool = Pool {
-        handle: handle::fresh(),
-        device,
-        is_default,
-        used: AtomicU64::new(0),
-        high: AtomicU64::new(0),
-        release_threshold: AtomicU64::new(0),
-        reuse: [const { AtomicU64::new(1) }; 3],
-    };
-    let handle = pool.handle;
-    POOLS.insert(handle, Arc::new(pool));
-    handle
-}
-
-/// The device's default and current pool.
-fn device_pools<T>(device: Device, look: impl FnOnce(&mut (u64, u64)) -> T) -> T {
-    let mut pools = DEFAULT_POOLS[device.index()].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if pools.0 == 0 {
-        let default = new_pool(device, true);
-        *pools = (default, default);
-    }
-    look(&mut pools)
-}
-
-pub fn default_pool(device: Device) -> u64 {
-    device_pools(device, |pools| pools.0)
-}
-
-pub fn current_pool(device: Device) -> u64 {
-    device_pools(device, |pools| pools.1)
-}
-
-pub fn set_current_pool(device: Device, pool: u64) -> Result {
-    if pool_of(pool)?.device != device {
-        return Err(Error::INVALID_VALUE);
-    }
-    device_pools(device, |pools| pools.1 = pool);
-    Ok(())
-}
-
-pub fn pool_of(handle: u64) -> Result<Arc<Pool>> {
-    POOLS.get(handle).ok_or(Error::INVALID_VALUE)
-}
-
-/// `cuMemPoolCreate`, for pinned device memory.
-pub fn create_pool(props: &PoolProps) -> Result<u64> {
-    let MemLocation { kind, id } = props.location;
-    if props.kind != 1 {
-        return Err(Error::INVALID_VALUE);
-    }
-    match (kind, props.handle_types) {
-        (1, 0 | 1) => Ok(new_pool(Device::new(id)?, false)),
-        (1, _) | (2..=4, _) => Err(Error::NOT_SUPPORTED),
-        _ => Err(Error::INVALID_VALUE),
-    }
-}
-
-/// `cuMemPoolDestroy`: the device falls back to its default pool.
-pub fn destroy_pool(handle: u64) -> Result {
-    let pool = pool_of(handle)?;
-    if pool.is_default {
-        return Err(Error::INVALID_VALUE);
-    }
-    device_pools(pool.device, |pools| {
-        if pools.1 == handle {
-            pools.1 = pools.0;
-        }
-    });
-    POOLS.remove(handle);
-    Ok(())
-}
-
 /// `cuMemAllocFromPoolAsync`: the memory is there at once, which is earlier than stream order asks for.
 pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
     context::healthy()?;
     let pool = pool_of(pool)?;
-    let start = allocate_as(&stream.context, bytes as u64, Kind::Pool(pool.handle))?;
+    let kind = Kind::Pool(pool.handle, pool.place);
+    let start = match pool.place {
+        Place::Device | Place::Managed => allocate_as(&stream.context, bytes as u64, kind)?,
+        Place::Host => map_host(&stream.context, bytes as u64, kind)?,
+    };
     let used = pool.used.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
     pool.high.fetch_max(used, Ordering::Relaxed);
     Ok(start)
@@ -330,7 +262,7 @@ pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
 /// `cuMemFreeAsync`: address and memory live until the stream gets there.
 pub fn free_async(start: u64, stream: &Arc<Stream>) -> Result {
     context::healthy()?;
-    claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(_)))?;
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(..)))?;
     stream.enqueue(Task::FreeAt(start)).map(drop)
 }
 

@@ -14,13 +14,22 @@ use lightos_softgpu_engine::exec::Memory;
 use crate::device::Device;
 use crate::error::{Error, Result};
 
+/// Where a pool's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Device,
+    /// Pinned memory of the host, on any of its NUMA nodes.
+    Host,
+    Managed,
+}
+
 /// What a range of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// From `cuMemAlloc` and its pitched form.
     Device,
     /// From a memory pool, named by its handle.
-    Pool(u64),
+    Pool(u64, Place),
     /// From `cuMemAllocManaged`.
     Managed,
     /// Device memory of another process, from `cuIpcOpenMemHandle`.
@@ -36,9 +45,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// True for memory that migrates between host and device.
+    pub fn is_managed(self) -> bool {
+        matches!(self, Kind::Managed | Kind::Pool(_, Place::Managed))
+    }
+
     /// True for memory that `CU_POINTER_ATTRIBUTE_MEMORY_TYPE` calls host memory.
     pub fn is_host(self) -> bool {
-        matches!(self, Kind::Host(_) | Kind::Registered(_) | Kind::Mapped { host: true })
+        matches!(
+            self,
+            Kind::Host(_) | Kind::Registered(_) | Kind::Mapped { host: true } | Kind::Pool(_, Place::Host)
+        )
     }
 }
 

@@ -1,8 +1,9 @@
-//! Memory shared between processes.
+//! Memory and events shared between processes.
 
 use crate::edge::{exports, put};
-use crate::ipc;
 pub use crate::ipc::MemHandle;
+pub use crate::ipc::word::EventHandle;
+use crate::{event, ipc};
 
 exports! { TABLE:
     entry cuIpcGetMemHandle: (handle: *mut MemHandle, address: u64) { put(handle, ipc::handle_of(address)?) }
@@ -13,4 +14,8 @@ exports! { TABLE:
         put(address, ipc::open(&handle, flags)?)
     }
     entry cuIpcCloseMemHandle: (address: u64) { ipc::close(address) }
+    entry cuIpcGetEventHandle: (handle: *mut EventHandle, event: u64) {
+        put(handle, event::ipc_handle(&*event::find(event)?)?)
+    }
+    entry cuIpcOpenEventHandle: (event: *mut u64, handle: EventHandle) { put(event, event::open(&handle)?) }
 }

@@ -27,13 +27,12 @@ unsafe fn allocate(out: *mut u64, bytes: usize, pool: Option<u64>, stream: u64) 
     unsafe { put(out, memory::allocate_async(pool, bytes, &stream)?) }
 }
 
-fn device_of(location: MemLocation, kind: u32) -> Result<Device> {
-    match (location.kind, kind) {
-        (1, 1) => Device::new(location.id),
-        (2..=4, 1) => Err(Error::NOT_SUPPORTED),
-        _ => Err(Error::INVALID_VALUE),
-    }
+/// A device's pinned memory, as the calls that name a device mean it.
+fn device_location(id: c_int) -> MemLocation {
+    MemLocation { kind: 1, id }
 }
+
+const PINNED: u32 = 1;
 
 exports! { TABLE:
     entry cuMemAllocAsync / cuMemAllocAsync_ptsz: (out: *mut u64, bytes: usize, stream: u64) {
@@ -53,15 +52,17 @@ exports! { TABLE:
         put(pool, memory::default_pool(Device::new(device)?))
     }
     entry cuDeviceGetMemPool: (pool: *mut u64, device: c_int) { put(pool, memory::current_pool(Device::new(device)?)) }
-    entry cuDeviceSetMemPool: (device: c_int, pool: u64) { memory::set_current_pool(Device::new(device)?, pool) }
+    entry cuDeviceSetMemPool: (device: c_int, pool: u64) {
+        memory::set_current_pool_at(device_location(device), PINNED, pool)
+    }
     entry cuMemGetDefaultMemPool: (pool: *mut u64, location: *const MemLocation, kind: u32) {
-        put(pool, memory::default_pool(device_of(get(location)?, kind)?))
+        put(pool, memory::default_pool_at(get(location)?, kind)?)
     }
     entry cuMemGetMemPool: (pool: *mut u64, location: *const MemLocation, kind: u32) {
-        put(pool, memory::current_pool(device_of(get(location)?, kind)?))
+        put(pool, memory::current_pool_at(get(location)?, kind)?)
     }
     entry cuMemSetMemPool: (location: *const MemLocation, kind: u32, pool: u64) {
-        memory::set_current_pool(device_of(get(location)?, kind)?, pool)
+        memory::set_current_pool_at(get(location)?, kind, pool)
     }
     entry cuMemPoolCreate: (pool: *mut u64, props: *const PoolProps) {
         let props = get(props)?;
@@ -98,16 +99,19 @@ exports! { TABLE:
     entry cuMemPoolSetAccess: (pool: u64, grants: *const AccessDesc, count: usize) {
         memory::pool_of(pool)?;
         for grant in array(grants, count)? {
-            if grant.location.kind != 1 || !matches!(grant.flags, 0 | 3) {
-                return Err(Error::INVALID_VALUE);
+            match (grant.location.kind, grant.flags) {
+                (1, 0 | 3) => Device::new(grant.location.id).map(drop)?,
+                // All of a pool's memory is reachable from the host.
+                (2..=4, 3) => {}
+                _ => return Err(Error::INVALID_VALUE),
             }
-            Device::new(grant.location.id)?;
         }
         Ok(())
     }
     entry cuMemPoolGetAccess: (flags: *mut u32, pool: u64, location: *const MemLocation) {
         memory::pool_of(pool)?;
-        device_of(get(location)?, 1)?;
+        // Every place reaches every pool.
+        memory::default_pool_at(get(location)?, PINNED)?;
         put(flags, 3)
     }
 }

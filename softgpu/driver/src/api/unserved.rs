@@ -84,7 +84,7 @@ unserved! { TABLE:
     cuGraphicsVDPAURegisterVideoSurface cuGraphMemAllocNodeGetParams cuGraphMemFreeNodeGetParams
     cuGreenCtxCreate cuGreenCtxDestroy cuGreenCtxGetDevResource
     cuGreenCtxGetId cuGreenCtxRecordEvent cuGreenCtxStreamCreate cuGreenCtxWaitEvent cuImportExternalMemory
-    cuImportExternalSemaphore cuIpcGetEventHandle cuIpcOpenEventHandle
+    cuImportExternalSemaphore
     cuLaunch cuLaunchCooperativeKernelMultiDevice cuLaunchGrid
     cuLaunchGridAsync cuLinkAddData cuLinkAddFile cuLinkCreate cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory
     cuLogsRegisterCallback cuLogsUnregisterCallback cuMemAlloc cuMemAllocHost cuMemAllocPitch

@@ -1,11 +1,16 @@
-//! Memory shared by IPC handles: one process exports, another opens.
+//! Memory and events shared by IPC handles: one process exports, another opens.
 
-use std::process::Command;
+use std::ffi::c_void;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use cuda::api::ipc::{self, MemHandle};
-use cuda::api::{copy, memory, memset};
+use cuda::api::ipc::{self, EventHandle, MemHandle};
+use cuda::api::{copy, event, memory, memset, stream};
 
-use crate::support::{INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, code, in_own_process, ok, primary};
+use crate::support::{
+    INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, NOT_READY, code, in_own_process, ok, primary,
+};
 
 const HANDLES: &str = "SOFTGPU_TEST_HANDLES";
 const NAME: &str = "ipc::another_process_opens_what_was_exported";
@@ -87,5 +92,77 @@ fn another_process_opens_what_was_exported() {
         assert_eq!((word(small + 4), word(large + 8), word(neighbour)), (0x33, 0x44, 0x55));
         ok!(memory::cuMemFree_v2(small));
         ok!(memory::cuMemFree_v2(large));
+    });
+}
+
+const EVENT: &str = "SOFTGPU_TEST_EVENT";
+const EVENT_NAME: &str = "ipc::another_process_waits_for_an_event";
+/// `CU_EVENT_DISABLE_TIMING`, `CU_EVENT_INTERPROCESS`.
+const SHARED_EVENT: u32 = 2 | 4;
+
+fn bytes_of(handle: &EventHandle) -> String {
+    // SAFETY: 64 bytes of plain data without padding.
+    text(unsafe { &*std::ptr::from_ref(handle).cast::<MemHandle>() })
+}
+
+fn event_of(text: &str) -> EventHandle {
+    // SAFETY: any bytes are a handle.
+    unsafe { std::ptr::from_ref(&parse(text)).cast::<EventHandle>().read() }
+}
+
+/// Finds the event not passed, puts work behind it, says so, and waits for that work.
+fn waiting_child(handle: &str) {
+    primary();
+    let (mut event, mut own, mut stream) = (0, 0, 0);
+    ok!(ipc::cuIpcOpenEventHandle(&mut event, event_of(handle)));
+    assert_eq!(code!(event::cuEventQuery(event)), NOT_READY);
+    ok!(stream::cuStreamCreate(&mut stream, 1));
+    ok!(event::cuEventCreate(&mut own, 2));
+    ok!(stream::cuStreamWaitEvent(stream, event, 0));
+    ok!(event::cuEventRecord(own, stream));
+    assert_eq!(code!(event::cuEventQuery(own)), NOT_READY);
+    println!("waiting");
+    ok!(event::cuEventSynchronize(event));
+    ok!(stream::cuStreamSynchronize(stream));
+    ok!(event::cuEventQuery(own));
+    // Recorded here, it is passed there.
+    ok!(event::cuEventRecord(event, stream));
+    ok!(event::cuEventSynchronize(event));
+}
+
+#[test]
+fn another_process_waits_for_an_event() {
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    unsafe extern "C" fn hold(_: *mut c_void) {
+        while !RELEASED.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+    if let Ok(handle) = std::env::var(EVENT) {
+        return waiting_child(&handle);
+    }
+    in_own_process(EVENT_NAME, || {
+        primary();
+        let (mut shared, mut private, mut held) = (0, 0, 0);
+        ok!(event::cuEventCreate(&mut shared, SHARED_EVENT));
+        ok!(event::cuEventCreate(&mut private, 2));
+        let mut handle = event_of(&"0".repeat(128));
+        assert_eq!(code!(ipc::cuIpcGetEventHandle(&mut handle, private)), INVALID_HANDLE);
+        assert_eq!(code!(ipc::cuIpcOpenEventHandle(&mut private, handle)), INVALID_VALUE);
+        ok!(ipc::cuIpcGetEventHandle(&mut handle, shared));
+        ok!(stream::cuStreamCreate(&mut held, 1));
+        ok!(stream::cuLaunchHostFunc(held, Some(hold), std::ptr::null_mut()));
+        ok!(event::cuEventRecord(shared, held));
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        other.args(["--exact", EVENT_NAME, "--nocapture"]).env(EVENT, bytes_of(&handle));
+        let mut other = other.stdout(Stdio::piped()).spawn().unwrap();
+        // Kept open to the end: the other process goes on writing.
+        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line == "waiting"));
+        assert_eq!(code!(event::cuEventQuery(shared)), NOT_READY);
+        RELEASED.store(true, Ordering::Release);
+        assert!(lines.all(|line| line.is_ok()) && other.wait().unwrap().success());
+        ok!(event::cuEventQuery(shared));
+        ok!(stream::cuStreamSynchronize(held));
     });
 }
