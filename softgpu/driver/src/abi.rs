@@ -264,6 +264,18 @@ pub struct PoolProps {
     pub reserved: [u8; 54],
 }
 
+/// `CUDA_MEM_ALLOC_NODE_PARAMS`, both versions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MemAllocNode {
+    pub props: PoolProps,
+    pub grants: *const AccessDesc,
+    pub grant_count: usize,
+    pub bytes: usize,
+    /// The address, an output.
+    pub address: u64,
+}
+
 /// `CUdevprop`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -315,6 +327,7 @@ mod tests {
         same::<BatchNode, sys::CUDA_BATCH_MEM_OP_NODE_PARAMS_v1>();
         same::<MemOp, sys::CUstreamBatchMemOpParams>();
         same::<GraphNode, sys::CUgraphNodeParams>();
+        same::<MemAllocNode, sys::CUDA_MEM_ALLOC_NODE_PARAMS>();
         same::<MemcpyNode, sys::CUDA_MEMCPY_NODE_PARAMS>();
         same::<EdgeData, sys::CUgraphEdgeData>();
         same::<InstantiateParams, sys::CUDA_GRAPH_INSTANTIATE_PARAMS>();

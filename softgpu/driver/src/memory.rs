@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::context::{self, Context};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::graph;
 use crate::heap::{self, ALIGNMENT, pages};
 use crate::ipc;
 use crate::space::{Kind, Place, Range, SPACE};
@@ -17,8 +18,8 @@ use crate::stream::Stream;
 use crate::work::Task;
 
 pub use pool::{
-    Pool, create_pool, current_pool, current_pool_at, default_pool, default_pool_at, destroy_pool, pool_of,
-    set_current_pool_at,
+    Pool, create_pool, current_pool, current_pool_at, default_pool, default_pool_at, destroy_pool,
+    device_props, pool_of, set_current_pool_at,
 };
 
 /// Pitch granularity of `cuMemAllocPitch`.
@@ -114,6 +115,10 @@ pub fn free(start: u64) -> Result {
     let context = context::healthy()?;
     if start == 0 {
         return Ok(());
+    }
+    if let Some(allocation) = graph::memory::find(start) {
+        context.synchronize()?;
+        return allocation.free();
     }
     claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(..)))?;
     context.synchronize()?;
@@ -262,6 +267,10 @@ pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
 /// `cuMemFreeAsync`: address and memory live until the stream gets there.
 pub fn free_async(start: u64, stream: &Arc<Stream>) -> Result {
     context::healthy()?;
+    if let Some(allocation) = graph::memory::find(start) {
+        // Its pages stay; what a later launch of its graph asks is whether it was freed.
+        return allocation.free();
+    }
     claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(..)))?;
     stream.enqueue(Task::FreeAt(start)).map(drop)
 }

@@ -30,6 +30,8 @@ pub enum Kind {
     Device,
     /// From a memory pool, named by its handle.
     Pool(u64, Place),
+    /// From a memory allocation node of a graph.
+    Graph,
     /// From `cuMemAllocManaged`.
     Managed,
     /// Device memory of another process, from `cuIpcOpenMemHandle`.

@@ -7,7 +7,10 @@ use crate::abi::{AccessDesc, MemLocation, PoolProps};
 use crate::device::Device;
 use crate::edge::{array, exports, get, put};
 use crate::error::{Error, Result};
-use crate::{capture, context, memory, stream};
+use crate::graph::memory::Allocation;
+use crate::space::Place;
+use crate::work::Work;
+use crate::{capture, context, memory, params, stream};
 
 /// # Safety
 /// `out` is null or valid for writing.
@@ -15,8 +18,15 @@ unsafe fn allocate(out: *mut u64, bytes: usize, pool: Option<u64>, stream: u64) 
     context::healthy()?;
     let stream = stream::find(stream)?;
     if capture::is_capturing(&stream)? {
-        // Memory nodes are not carried: a captured allocation would have to outlive this call.
-        return Err(capture::invalidate(&stream, Error::STREAM_CAPTURE_UNSUPPORTED));
+        let pool = memory::pool_of(pool.unwrap_or_else(|| memory::current_pool(stream.context.device)))?;
+        if out.is_null() || pool.place != Place::Device {
+            return Err(capture::invalidate(&stream, Error::INVALID_VALUE));
+        }
+        let allocation = Allocation::create(memory::device_props(pool.device), bytes as u64)?;
+        let address = allocation.address;
+        capture::add(&stream, &Work::Allocate(allocation))?;
+        // SAFETY: not null, so valid by this function's contract.
+        return unsafe { put(out, address) };
     }
     capture::forbid_unsafe()?;
     if out.is_null() {
@@ -44,7 +54,9 @@ exports! { TABLE:
     entry cuMemFreeAsync / cuMemFreeAsync_ptsz: (address: u64, stream: u64) {
         let stream = stream::find(stream)?;
         if capture::is_capturing(&stream)? {
-            return Err(capture::invalidate(&stream, Error::STREAM_CAPTURE_UNSUPPORTED));
+            // Memory from elsewhere cannot be freed at every launch of a graph.
+            let work = params::free(address).map_err(|error| capture::invalidate(&stream, error))?;
+            return capture::add(&stream, &work).map(drop);
         }
         memory::free_async(address, &stream)
     }

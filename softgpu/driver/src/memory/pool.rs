@@ -136,6 +136,12 @@ fn place_of(location: MemLocation, allocation: u32) -> Result<(Device, Place)> {
     }
 }
 
+/// The properties of a pool of a device's pinned memory.
+pub fn device_props(device: Device) -> PoolProps {
+    let location = MemLocation { kind: 1, id: device.ordinal() };
+    PoolProps { kind: 1, handle_types: 0, location, win32: 0, max_bytes: 0, usage: 0, reserved: [0; 54] }
+}
+
 /// `cuMemPoolDestroy`: its place falls back to the default pool.
 pub fn destroy_pool(handle: u64) -> Result {
     let pool = pool_of(handle)?;

@@ -4,6 +4,7 @@ mod cooperative;
 mod device;
 mod exports;
 mod faults;
+mod graph_memory;
 mod graphs;
 mod ipc;
 mod memory;
