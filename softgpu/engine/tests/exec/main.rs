@@ -9,5 +9,7 @@ mod hostile;
 mod integers;
 mod matrices;
 mod programs;
+mod surfaces;
+mod textures;
 mod unmapping;
 mod warps;
