@@ -1,5 +1,6 @@
 //! The exported functions: one file per CUDA object, each a thin edge over the logic of the same name.
 
+pub mod array;
 pub mod capture;
 pub mod context;
 pub mod copy;
@@ -17,6 +18,7 @@ pub mod memset;
 pub mod module;
 pub mod pool;
 pub mod stream;
+pub mod texture;
 pub mod unserved;
 pub mod vmm;
 
@@ -24,7 +26,8 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 19] = [
+    let tables: [&'static [Export]; 21] = [
+        array::TABLE,
         capture::TABLE,
         context::TABLE,
         copy::TABLE,
@@ -42,6 +45,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         module::TABLE,
         pool::TABLE,
         stream::TABLE,
+        texture::TABLE,
         unserved::TABLE,
         vmm::TABLE,
     ];

@@ -1,5 +1,6 @@
 //! The driver's behaviour through its entry points, called as a C program calls them.
 
+mod arrays;
 mod device;
 mod exports;
 mod faults;
@@ -9,4 +10,5 @@ mod modules;
 mod streams;
 mod stress;
 mod support;
+mod textures;
 mod two_processes;
