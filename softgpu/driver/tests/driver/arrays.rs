@@ -1,6 +1,6 @@
 //! Arrays: descriptors, errors, and copies of every shape into and out of them.
 
-use cuda::api::{array, context, copy, memory, stream};
+use cuda::api::{array, capture, context, copy, graph_exec, memory, stream};
 
 use crate::support::{INVALID_HANDLE, INVALID_VALUE, code, in_own_process, ok, primary};
 
@@ -286,4 +286,33 @@ fn one_dimensional_arrays_are_copied_by_offset() {
     }
     assert_eq!(code!(array::cuMemcpyAtoH_v2(to, line, 0, 4)), INVALID_VALUE);
     ok!(memory::cuMemFree_v2(at));
+}
+
+#[test]
+fn captured_copies_of_arrays_replay() {
+    primary();
+    let (line, mut queue, mut graph, mut exec) = (create([8, 0, 0], S32, 1, 0), 0, 0, 0);
+    let (mut values, back) = ([1i32, 2, 3, 4, 5, 6, 7, 8], [0i32; 8]);
+    ok!(stream::cuStreamCreate(&mut queue, 1));
+    ok!(capture::cuStreamBeginCapture_v2(queue, 2));
+    ok!(array::cuMemcpyHtoAAsync_v2(line, 8, values.as_ptr() as u64, 24, queue));
+    ok!(array::cuMemcpyAtoHAsync_v2(back.as_ptr() as u64, line, 8, 24, queue));
+    let mut made = 0;
+    assert_eq!(
+        code!(array::cuArrayCreate_v2(&mut made, [8u64, 0, 1 << 32 | 10].as_ptr().cast())),
+        0,
+        "the capture is relaxed"
+    );
+    ok!(capture::cuStreamEndCapture(queue, &mut graph));
+    ok!(graph_exec::cuGraphInstantiateWithFlags(&mut exec, graph, 0));
+    assert_eq!(back, [0; 8], "capture runs nothing");
+    for round in [10, 100] {
+        values.iter_mut().for_each(|value| *value += round);
+        ok!(graph_exec::cuGraphLaunch(exec, queue));
+        ok!(stream::cuStreamSynchronize(queue));
+        assert_eq!(std::hint::black_box(&back)[..6], values[..6]);
+    }
+    ok!(array::cuArrayDestroy(line));
+    assert_eq!(code!(graph_exec::cuGraphLaunch(exec, queue)), INVALID_VALUE, "its array is gone");
+    ok!(array::cuArrayDestroy(made));
 }
