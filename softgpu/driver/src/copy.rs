@@ -98,8 +98,9 @@ pub fn plan(copy: &Memcpy3d) -> Result<Option<Plan>> {
             if base == 0 || ((height > 1 || depth > 1) && pitch < row_end) {
                 return Err(Error::INVALID_VALUE);
             }
-            let rows = if rows == 0 { y + height } else { rows as u64 };
-            if depth > 1 && rows < y + height {
+            let rows_end = y.checked_add(height).ok_or(Error::INVALID_VALUE)?;
+            let rows = if rows == 0 { rows_end } else { rows as u64 };
+            if depth > 1 && rows < rows_end {
                 return Err(Error::INVALID_VALUE);
             }
             let slice = pitch.checked_mul(rows).ok_or(Error::INVALID_VALUE)?;
@@ -107,7 +108,8 @@ pub fn plan(copy: &Memcpy3d) -> Result<Option<Plan>> {
                 slice.checked_mul(slices)?.checked_add(pitch.checked_mul(rows)?)?.checked_add(x)
             };
             let start = offset(z, y).and_then(|o| base.checked_add(o)).ok_or(Error::INVALID_VALUE)?;
-            let last = offset(depth - 1, height - 1).ok_or(Error::INVALID_VALUE)? - x + width;
+            let last = offset(depth - 1, height - 1).and_then(|o| (o - x).checked_add(width));
+            let last = last.ok_or(Error::INVALID_VALUE)?;
             if kind == MEMORY_DEVICE {
                 SPACE.require(start, last)?;
             }
@@ -248,6 +250,8 @@ mod tests {
             Memcpy3d { src_host: 0, ..good },
             Memcpy3d { height: 2, width_bytes: 9, src_pitch: 4, ..good },
             Memcpy3d { src_x_bytes: usize::MAX, ..good },
+            Memcpy3d { src_y: usize::MAX, src_height: 0, ..good },
+            Memcpy3d { height: 2, width_bytes: 20, src_pitch: usize::MAX - 10, dst_pitch: 20, ..good },
         ] {
             assert_eq!(plan(&bad), Err(Error::INVALID_VALUE), "{bad:?}");
         }

@@ -175,17 +175,24 @@ impl Texture {
         let Texels { format, channels, .. } = self.texels;
         let at = self.texels.address(u64::from(x) * u64::from(self.texels.texel_bytes()), y, z);
         let mut words = self.absent();
-        for (k, word) in (0..).zip(words.iter_mut().take(channels as usize)) {
+        let bits = |k: u64| {
             // SAFETY: `lookup` found all texels of the image accessible in this turn and aligned to the channel's size, and
-            // the caller's coordinates are inside it.
-            let bits = unsafe {
+            // the caller's coordinates are inside it; k counts its channels.
+            unsafe {
                 match format.bytes() {
                     1 => <u8 as Element>::read(at + k),
                     2 => <u16 as Element>::read(at + k * 2),
                     _ => <u32 as Element>::read(at + k * 4),
                 }
-            };
-            *word = format.word(bits, self.sampler.as_integer);
+            }
+        };
+        words[0] = format.word(bits(0), self.sampler.as_integer);
+        if channels > 1 {
+            words[1] = format.word(bits(1), self.sampler.as_integer);
+        }
+        if channels > 2 {
+            words[2] = format.word(bits(2), self.sampler.as_integer);
+            words[3] = format.word(bits(3), self.sampler.as_integer);
         }
         words
     }

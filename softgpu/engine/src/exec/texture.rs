@@ -1,25 +1,26 @@
-//! Texture instructions: `tex`, `tld4` and `txq` on texture objects in 64-bit registers (unified mode), which is what
-//! compilers make of `cudaTextureObject_t`.
+//! Texture instructions: `tex` and `tld4`, and in `query` `txq` and `suq`, on objects in 64-bit registers (unified mode),
+//! which is what compilers make of `cudaTextureObject_t`.
 //!
 //! Objects have one level, so `tex.base` and `tex.level` are plain fetches. Texture references, samplers of their own, offsets,
 //! depth comparison, residency predicates, cube maps, multisampling and gradients are refused at load.
+
+mod query;
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
 use super::decode::{Bank, Decoded, Decoder, Local, invalid, operands, unsupported};
-use super::image::{Geometry, Surface, Texels, Texture};
+use super::image::{Geometry, Texels, Texture};
 use super::lanes::LANES;
 use super::moves::lists;
-use super::op::{Flow, Machine, Op};
-use super::words::{Words, type_bytes};
+use super::op::{Flow, Handler, Machine, Op};
+use super::words::Words;
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     match i.opcode.as_str() {
         "tex" => fetch(d, i, w),
         "tld4" => gather(d, i, w),
-        "txq" => query(d, i, w, query_texture),
-        _ => query(d, i, w, query_surface),
+        _ => query::decode(d, i, w),
     }
 }
 
@@ -145,7 +146,7 @@ fn fetch<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Deco
     let level = w.one_of(&["level", "base"]) == Some("level");
     let geometry = Geometry::take(w)?;
     let result = take_result(w)?;
-    let (ty, run): (_, super::op::Handler) = match w.ty() {
+    let (ty, run): (_, Handler) = match w.ty() {
         Some(Type::F32) => (Type::F32, sample_lanes),
         Some(Type::S32) => (Type::S32, fetch_lanes),
         _ => return invalid("coordinates are .s32 or .f32"),
@@ -271,57 +272,4 @@ impl Machine<'_> {
         let place = self.place(op, lanes.trailing_zeros());
         self.fail(Fault::IllegalInstruction { what, place })
     }
-}
-
-// Queries.
-
-const QUERIES: [&str; 6] =
-    ["width", "height", "depth", "array_size", "num_mipmap_levels", "normalized_coords"];
-
-fn query<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, run: super::op::Handler) -> Decoded {
-    let known = if i.opcode == "txq" { &QUERIES[..] } else { &QUERIES[..4] };
-    let Some(flags) = w.one_of(known).and_then(|word| QUERIES.iter().position(|known| *known == word)) else {
-        return unsupported("this query");
-    };
-    operands(i, 2)?;
-    let ty = match w.ty() {
-        Some(ty) if type_bytes(ty) == 4 => ty,
-        _ => return invalid("a query gives .b32"),
-    };
-    let Operand::Address { base, offset: 0 } = &i.operands[1] else {
-        return invalid("expected an object");
-    };
-    let a = d.handle(base)?;
-    d.emit_to(Op { a, flags: flags as u32, ..Op::new(run) }, &i.operands[0], ty)
-}
-
-/// The answer to the query of that number; without layers, `array_size` is 0.
-fn answer(texels: &Texels, normalized: bool, query: u32) -> u32 {
-    match QUERIES[query as usize] {
-        "width" => texels.width,
-        "height" => texels.height,
-        "depth" if texels.geometry.is_layered() => 1,
-        "depth" => texels.depth,
-        "array_size" if texels.geometry.is_layered() => texels.depth,
-        "array_size" => 0,
-        "num_mipmap_levels" => 1,
-        _ => u32::from(normalized),
-    }
-}
-
-fn query_texture(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let done = m.with_objects::<Texture>(op, mask, |m, texture, lanes| {
-        let value = answer(&texture.texels, texture.sampler.normalized, op.flags);
-        m.set_words(op.dst, &[value; LANES], lanes);
-        Ok(())
-    });
-    done.err().unwrap_or(Flow::Next)
-}
-
-fn query_surface(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let done = m.with_objects::<Surface>(op, mask, |m, surface, lanes| {
-        m.set_words(op.dst, &[answer(&surface.0, false, op.flags); LANES], lanes);
-        Ok(())
-    });
-    done.err().unwrap_or(Flow::Next)
 }

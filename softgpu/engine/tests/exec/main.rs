@@ -10,6 +10,7 @@ mod integers;
 mod matrices;
 mod programs;
 mod surfaces;
+mod texture_rules;
 mod textures;
 mod unmapping;
 mod warps;

@@ -8,6 +8,13 @@ use super::{AddressMode, Texels, Texture};
 /// Steps between two texels that a filter's weight can tell apart.
 const STEPS: i64 = 256;
 
+/// The largest integer not above `x`, saturated; 0 for NaN. Hosts without a rounding instruction would call a library.
+#[inline(always)]
+fn floor(x: f64) -> i64 {
+    let whole = x as i64;
+    whole.saturating_sub(i64::from(whole as f64 > x))
+}
+
 /// The texel that stands for index `i` of `n`; `None` for the border.
 #[inline(always)]
 fn resolve(mode: AddressMode, i: i64, n: u32) -> Option<u32> {
@@ -55,13 +62,13 @@ impl Texture {
     #[inline(always)]
     fn nearest(&self, axis: usize, coordinate: f32) -> Option<u32> {
         let (x, mode) = self.axis(axis, coordinate);
-        resolve(mode, x.floor() as i64, self.sizes()[axis])
+        resolve(mode, floor(x), self.sizes()[axis])
     }
 
     #[inline(always)]
     fn span(&self, axis: usize, coordinate: f32) -> Span {
         let (x, mode) = self.axis(axis, coordinate);
-        let steps = ((x - 0.5) * STEPS as f64 + 0.5).floor() as i64;
+        let steps = floor((x - 0.5) * STEPS as f64 + 0.5);
         let first = steps.div_euclid(STEPS);
         let n = self.sizes()[axis];
         Span {
@@ -72,10 +79,15 @@ impl Texture {
 
     /// `tex` with float coordinates, as many as the image has axes; `layer` selects within a layered image.
     pub fn sample(&self, at: &[f32], layer: u32) -> [u32; 4] {
+        let layer = layer.min(self.texels.depth - 1);
         if self.sampler.linear && self.gives_floats() {
-            return self.filtered(at, layer);
+            return match at.len() {
+                1 => self.filtered::<1>(at, layer),
+                2 => self.filtered::<2>(at, layer),
+                _ => self.filtered::<3>(at, layer),
+            };
         }
-        let mut index = [0, 0, layer.min(self.texels.depth - 1)];
+        let mut index = [0, 0, layer];
         for (axis, &coordinate) in at.iter().enumerate() {
             match self.nearest(axis, coordinate) {
                 Some(i) => index[axis] = i,
@@ -85,18 +97,14 @@ impl Texture {
         self.texel(index[0], index[1], index[2])
     }
 
-    fn filtered(&self, at: &[f32], layer: u32) -> [u32; 4] {
-        let fixed = |index| Span { texels: [Some(index), None], weight: 0 };
-        let mut spans = [fixed(0), fixed(0), fixed(layer.min(self.texels.depth - 1))];
-        for (axis, &coordinate) in at.iter().enumerate() {
-            spans[axis] = self.span(axis, coordinate);
-        }
+    #[inline(always)]
+    fn filtered<const AXES: usize>(&self, at: &[f32], layer: u32) -> [u32; 4] {
+        let spans: [Span; AXES] = std::array::from_fn(|axis| self.span(axis, at[axis]));
         let mut sums = [0f64; 4];
-        for corner in 0..1usize << at.len().min(3) {
-            let (mut weight, mut index) = (1, [Some(0); 3]);
+        for corner in 0..1usize << AXES {
+            let (mut weight, mut index) = (1, [Some(0), Some(0), Some(layer)]);
             for (axis, span) in spans.iter().enumerate() {
                 let second = corner >> axis & 1;
-                // Axes that the fetch does not have are of weight 0 throughout, and only their first texel is asked for.
                 weight *= if second == 1 { span.weight } else { STEPS - span.weight };
                 index[axis] = span.texels[second];
             }
@@ -111,7 +119,8 @@ impl Texture {
                 *sum += weight as f64 * f64::from(f32::from_bits(word));
             }
         }
-        sums.map(|sum| ((sum / (STEPS * STEPS * STEPS) as f64) as f32).to_bits())
+        let unit = 1.0 / STEPS.pow(AXES as u32) as f64;
+        sums.map(|sum| ((sum * unit) as f32).to_bits())
     }
 
     /// `tex` with integer coordinates: no filter and no address mode; 0 outside the image.
