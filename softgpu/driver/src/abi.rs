@@ -3,6 +3,8 @@
 //! A caller may put any value into an enum field, so the fields are integers here; a test compares size, alignment and offsets with
 //! the bindings of the CUDA headers. Handles are `u64`: numbers, never followed.
 
+pub mod image;
+
 use std::ffi::{c_char, c_void};
 
 /// A host function of `cuLaunchHostFunc` and host nodes.
@@ -13,6 +15,7 @@ pub type StreamCallback = Option<unsafe extern "C" fn(stream: u64, status: u32, 
 /// `CUmemorytype`.
 pub const MEMORY_HOST: u32 = 1;
 pub const MEMORY_DEVICE: u32 = 2;
+pub const MEMORY_ARRAY: u32 = 3;
 pub const MEMORY_UNIFIED: u32 = 4;
 
 /// `CUDA_MEMCPY2D`.

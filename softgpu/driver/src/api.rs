@@ -1,5 +1,6 @@
 //! The exported functions: one file per CUDA object, each a thin edge over the logic of the same name.
 
+pub mod array;
 pub mod capture;
 pub mod context;
 pub mod copy;
@@ -18,6 +19,7 @@ pub mod memset;
 pub mod module;
 pub mod pool;
 pub mod stream;
+pub mod texture;
 pub mod unserved;
 pub mod vmm;
 
@@ -25,7 +27,8 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 20] = [
+    let tables: [&'static [Export]; 22] = [
+        array::TABLE,
         capture::TABLE,
         context::TABLE,
         copy::TABLE,
@@ -44,6 +47,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         module::TABLE,
         pool::TABLE,
         stream::TABLE,
+        texture::TABLE,
         unserved::TABLE,
         vmm::TABLE,
     ];

@@ -10,6 +10,7 @@
 
 mod abi;
 pub mod api;
+mod array;
 mod capture;
 mod context;
 mod copy;
@@ -33,6 +34,7 @@ mod pointer;
 mod procaddr;
 mod space;
 mod stream;
+mod texture;
 mod userobject;
 mod vmm;
 mod work;

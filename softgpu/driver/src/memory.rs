@@ -94,6 +94,18 @@ pub fn allocate_pitch(width: usize, height: usize, element_bytes: u32) -> Result
     Ok((allocate_as(&context, bytes, Kind::Device)?, pitch as usize))
 }
 
+/// Memory for an array, in steps that keep every texel aligned.
+pub fn allocate_array(context: &Context, bytes: u64) -> Result<u64> {
+    allocate_as(context, bytes, Kind::Array)
+}
+
+/// Frees an array's memory.
+pub fn free_array(start: u64) {
+    if let Some(block) = release_block(start, |range| range.kind == Kind::Array) {
+        block.free();
+    }
+}
+
 /// Zeroed memory for a module's globals; the heap's alignment is more than any `.align` that compilers emit.
 pub fn allocate_global(device: Device, context: u64, bytes: u64, align: u64) -> Option<u64> {
     let bytes = bytes.max(1);

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use lightos_softgpu_engine::exec::Memory;
+use lightos_softgpu_engine::exec::image::{Surface, Texture};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::texture;
 
 /// Where a pool's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum Kind {
     Mapped { host: bool },
     /// A module's global variable.
     Global,
+    /// The memory of a CUDA array, whose address no program gets.
+    Array,
 }
 
 impl Kind {
@@ -198,6 +202,14 @@ impl Memory for Space {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    fn texture(&self, handle: u64) -> Option<Arc<Texture>> {
+        texture::in_kernel(handle)
+    }
+
+    fn surface(&self, handle: u64) -> Option<Arc<Surface>> {
+        texture::surface_in_kernel(handle)
     }
 }
 

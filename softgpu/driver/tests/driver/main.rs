@@ -1,5 +1,6 @@
 //! The driver's behaviour through its entry points, called as a C program calls them.
 
+mod arrays;
 mod cooperative;
 mod device;
 mod exports;
@@ -12,4 +13,5 @@ mod modules;
 mod streams;
 mod stress;
 mod support;
+mod textures;
 mod two_processes;

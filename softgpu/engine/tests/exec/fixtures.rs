@@ -6,11 +6,10 @@ use crate::harness::Device;
 
 /// Fixtures that cannot load, with the word their JIT log must name. The last field: because of an instruction that the
 /// machine does not carry, not because the module is incomplete.
-const REFUSED: [(&str, &str, bool); 5] = [
+const REFUSED: [(&str, &str, bool); 4] = [
     ("relocatable.", "unresolved extern 'table'", false),
     ("odd-syntax.", "vadd", true),
     ("llvm-style.", "cp.async.bulk.tensor", true),
-    ("textures.", "tex.2d", true),
     ("tensor-cores.", "cp.async.bulk", true),
 ];
 

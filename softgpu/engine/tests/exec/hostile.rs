@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use lightos_softgpu_engine::exec::image::{AddressMode, Format, Geometry, Sampler, Surface, Texture};
+
 use crate::harness::{Device, kernel, shape};
 
 const BODY: &str = "
@@ -57,9 +59,40 @@ fn damaged_compiler_output_loads_or_is_refused() {
     assert!(loaded > 100, "only {loaded} of the damaged modules loaded");
 }
 
+/// `in` is a texture's handle; its low bit off is a surface's.
+const IMAGES: &str = "
+    ld.param.u64 %rd1, [in]; mov.f32 %f1, 0f40200000; cvt.rn.f32.u32 %f2, %r0; mul.lo.u32 %r1, %r0, 4; mov.u32 %r9, 7;
+    tex.2d.v4.f32.f32 {%f3, %f4, %f5, %f6}, [%rd1, {%f1, %f2}]; tld4.g.2d.v4.f32.f32 {%f7, %f8, %f9, %f10}, [%rd1, {%f2, %f1}];
+    tex.2d.v4.u32.s32 {%r2, %r3, %r4, %r5}, [%rd1, {%r0, 1}]; txq.width.b32 %r6, [%rd1]; and.b64 %rd2, %rd1, -2;
+    suld.b.2d.v2.b16.zero {%h1, %h2}, [%rd2, {%r1, %r9}]; sust.b.2d.b32.clamp [%rd2, {%r1, %r9}], {%r6};
+    suld.b.2d.b8.trap {%h3}, [%rd2, {3, 2}]; suq.height.b32 %r7, [%rd2]; sub.f32 %f2, %f3, %f6; st.global.f32 [%rd0], %f2; ret;";
+
 #[test]
 fn damaged_programs_neither_panic_nor_hang() {
-    let text = kernel(BODY);
+    damage_and_run(BODY, |_, out| out);
+}
+
+#[test]
+fn damaged_image_accesses_neither_panic_nor_hang() {
+    damage_and_run(IMAGES, |device, _| {
+        let mut next = crate::textures::noise();
+        let mut fill = || (next() * 256.0) as u8;
+        let (image, _) = crate::textures::texels(device, Geometry::D2, Format::Half, 4, [5, 4, 1], &mut fill);
+        let sampler = Sampler {
+            address: [AddressMode::Mirror; 3],
+            linear: true,
+            normalized: true,
+            as_integer: false,
+            border: [0; 4],
+        };
+        device.surface(Surface(image));
+        device.texture(Texture { texels: image, sampler })
+    });
+}
+
+/// Damages `body` in many ways and runs what loads, with the result of `input` as the kernel's `in`.
+fn damage_and_run(body: &str, input: impl Fn(&Device, u64) -> u64) {
+    let text = kernel(body);
     let pieces: Vec<&str> = text.split_inclusive([' ', ',', ';', '.', '{', '[']).collect();
     let mut next = noise();
     let mut ran = 0;
@@ -72,8 +105,9 @@ fn damaged_programs_neither_panic_nor_hang() {
         }
         ran += 1;
         let out = device.allocate(64 * 8);
+        let input = input(&device, out);
         std::thread::scope(|scope| {
-            let run = scope.spawn(|| device.run(&program, "k", shape(1, 40), &[out, out]));
+            let run = scope.spawn(|| device.run(&program, "k", shape(1, 40), &[out, input]));
             let started = std::time::Instant::now();
             while !run.is_finished() && started.elapsed().as_millis() < 100 {
                 std::thread::yield_now();

@@ -9,5 +9,8 @@ mod hostile;
 mod integers;
 mod matrices;
 mod programs;
+mod surfaces;
+mod texture_rules;
+mod textures;
 mod unmapping;
 mod warps;
