@@ -32,6 +32,8 @@ pub struct Settings {
     pub require: bool,
     /// Tenant class to ask for.
     pub class: Option<String>,
+    /// Launches return when the kernel has ended, as the driver's own variable `CUDA_LAUNCH_BLOCKING` asks.
+    pub launch_blocking: bool,
 }
 
 impl Settings {
@@ -48,6 +50,7 @@ impl Settings {
             sockets,
             require: env::var_os("LIGHTOS_REQUIRE").is_some_and(|value| value == "1"),
             class: env::var("LIGHTOS_CLASS").ok().filter(|class| !class.is_empty()),
+            launch_blocking: env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod host;
 pub mod hostfn;
 pub mod init;
 pub mod launch;
+pub mod managed;
 pub mod memory;
 pub mod memset;
 pub mod module;

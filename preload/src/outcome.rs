@@ -72,7 +72,8 @@ reasons! {
     Interop,
     /// Memory or events shared between processes by CUDA IPC handles.
     Ipc,
-    /// Managed (unified) memory: pages migrate between two processes' address spaces.
+    /// Managed (unified) memory: as variables of a module refused, as allocations served by pinned memory of the host, whose pages do not
+    /// migrate.
     ManagedMemory,
     /// Batched copies, batched memory operations, decompression.
     Batch,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cases import CASES
+from native_only import NATIVE_ONLY
 
 HERE = Path(__file__).parent
 LIGHTOS = os.environ["LIGHTOS_BIN"]
@@ -76,7 +77,7 @@ def test_as_on_hardware(name: str, native_results):
     assert differences(HARDWARE[name], native_results[name], name) == known
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(CASES.keys() - NATIVE_ONLY.keys()))
 def test_under_the_shim(name: str, native_results, tmp_path):
     report = tmp_path / "report.json"
     done = shimmed([sys.executable, "cases.py", name], report)
@@ -96,6 +97,14 @@ def test_under_the_shim(name: str, native_results, tmp_path):
         forwarded = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuLaunch") and "HostFunc" not in n)
         graphs = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuGraphLaunch"))
         assert tenant["launches"] >= forwarded and (tenant["launches"] > 0) == (forwarded + graphs > 0)
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE_ONLY))
+def test_refused_under_the_shim(name: str):
+    """What is not served is an error by name, never a call that reaches the driver on its own."""
+    done = shimmed([sys.executable, "cases.py", name])
+    assert done.returncode != 0 and done.stdout == ""
+    assert "CUDA_ERROR_NOT_SUPPORTED" in done.stderr
 
 
 class TestProcesses:

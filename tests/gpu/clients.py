@@ -17,6 +17,10 @@ from pathlib import Path
 from frameworks import gpu_name
 
 CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+sys.path.append(str(CLIENTS))
+
+from native_only import NATIVE_ONLY  # noqa: E402
+
 # Takes all device memory: never beside other cases.
 ALONE = {"out_of_memory"}
 
@@ -39,8 +43,8 @@ def run(prefix: list[str], name: str):
     return result if not done.stderr else {"error": "stderr is not clean", "stderr": done.stderr[-1500:]}
 
 
-def run_all(prefix: list[str]) -> dict:
-    together = [n for n in names() if n not in ALONE]
+def run_all(prefix: list[str], without=frozenset()) -> dict:
+    together = [n for n in names() if n not in ALONE and n not in without]
     with ThreadPoolExecutor(6) as pool:
         results = dict(zip(together, pool.map(lambda n: run(prefix, n), together)))
     return results | {n: run(prefix, n) for n in ALONE}
@@ -56,7 +60,7 @@ def main() -> int:
     gpu = gpu_name()
     document = {"gpu": gpu, "native": run_all([])}
     if not arguments.native_only:
-        document["lightos"] = run_all([str(arguments.dist.resolve() / "lightos"), "run", "--"])
+        document["lightos"] = run_all([str(arguments.dist.resolve() / "lightos"), "run", "--"], NATIVE_ONLY.keys())
     slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
     (arguments.out / f"{slug}-clients.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     failed = 0

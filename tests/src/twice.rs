@@ -20,6 +20,11 @@ const END: &str = "notes>>>";
 /// # Panics
 /// When a run fails, the stories differ, or the second run did not go through a sidecar.
 pub fn twice(test: &str, body: impl FnOnce() -> Vec<String>) -> Value {
+    twice_with(test, &[], body)
+}
+
+/// As [`twice`], with these environment variables set in both runs.
+pub fn twice_with(test: &str, variables: &[(&str, &str)], body: impl FnOnce() -> Vec<String>) -> Value {
     if std::env::var(BODY).is_ok_and(|name| name == test) {
         println!("\n{START}\n{}\n{END}", body().join("\n"));
         std::process::exit(0);
@@ -29,6 +34,7 @@ pub fn twice(test: &str, body: impl FnOnce() -> Vec<String>) -> Value {
     let report = folder.path().join("report.json");
     let program = |mut program: Command| {
         program.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(BODY, test);
+        program.envs(variables.iter().copied());
         // A device of its own: what other tests allocate at the same time must not show.
         program.env("SOFTGPU_STATE", folder.path().join("device"));
         program

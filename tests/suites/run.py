@@ -15,6 +15,7 @@ import pkgutil
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).parent
 # Not run: `cudasim` tests the suite's own simulator, `benchmarks` measures.
@@ -70,6 +71,7 @@ def main():
     parser.add_argument("--write", type=pathlib.Path)
     options = parser.parse_args()
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    started = time.monotonic()
     names = list(modules(options.only))
     outcomes = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -86,8 +88,10 @@ def main():
     for case in sorted(set(expected) & set(outcomes) - failed):
         print(f"note: {case} is listed as failing and did not fail")
     count = lambda wanted: sum(outcome == wanted for outcome, _ in outcomes.values())
-    print(f"{count('passed')} passed, {len(failed)} failed, {count('skipped')} skipped")
-    return 1 if failed - set(expected) or not outcomes else 0
+    unexpected = failed - set(expected)
+    print(f"{count('passed')} passed, {len(unexpected)} failed, {len(failed) - len(unexpected)} known to fail, "
+          f"{count('skipped')} skipped in {time.monotonic() - started:.0f} s")
+    return 1 if unexpected or not outcomes else 0
 
 
 if __name__ == "__main__":

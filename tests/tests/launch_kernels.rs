@@ -10,7 +10,7 @@ use device::{
     KERNELS, Notes, apply, function, get, launch, load, number, ok, put, start, stream, synchronize, sys,
     words,
 };
-use lightos_tests::twice::twice;
+use lightos_tests::twice::{twice, twice_with};
 
 #[repr(C)]
 struct Inner {
@@ -529,5 +529,35 @@ AGAIN:
         ok(launch(function(module, c"slow"), 1, null_mut(), &mut [(&raw mut out).cast()]));
         println!("\n<<<notes");
         std::process::exit(0);
+    });
+}
+
+#[test]
+fn a_launch_that_blocks_tells_what_the_kernel_did() {
+    const FAULTY: &std::ffi::CStr = c".version 7.0
+.target sm_70
+.address_size 64
+.visible .entry faulty(.param .u64 p)
+{
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [p];
+    st.global.u64 [%rd1], %rd1;
+    ret;
+}
+";
+    let test = "a_launch_that_blocks_tells_what_the_kernel_did";
+    twice_with(test, &[("CUDA_LAUNCH_BLOCKING", "1")], || {
+        start();
+        let mut notes = Notes::default();
+        let (mut module, mut good, mut bad) = (null_mut(), words(2), 16u64);
+        // SAFETY: a valid out-pointer and a complete text.
+        ok(unsafe { sys::cuModuleLoadData(&mut module, FAULTY.as_ptr().cast()) });
+        let faulty = function(module, c"faulty");
+        let go = |at: *mut u64| launch(faulty, 1, null_mut(), &mut [at.cast()]);
+        notes.code("good", go(&raw mut good));
+        notes.code("bad", go(&raw mut bad));
+        notes.code("after it", go(&raw mut good));
+        assert_eq!(notes.0.iter().filter(|note| note.contains("700")).count(), 2, "{:?}", notes.0);
+        notes.0
     });
 }

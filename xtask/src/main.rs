@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a contributor or CI does with the repository beyond plain cargo.
 
 mod build;
+mod clients;
 mod demo;
 mod dist;
 mod test;

@@ -1,19 +1,20 @@
-//! `cargo xtask test`: the suites that need only cargo, and with `--clients` the third-party clients in a venv.
+//! `cargo xtask test`: the suites that need only cargo, and with `--clients` those of others ([`crate::clients`]).
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::build::{self, Profile, cargo, check};
+use crate::clients;
 
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Run the third-party client suite (installs its packages into .venv/clients first).
+    /// Run the third-party client programs, then the suites of `--suites` (installs packages into .venv/ first).
     #[arg(long)]
     clients: bool,
-    /// Run numba-cuda's own test-suite on the software GPU (installs its packages into .venv/suites first).
-    #[arg(long)]
+    /// Run the own test-suites of numba-cuda and cudarc on the software GPU.
+    #[arg(long, conflicts_with = "clients")]
     suites: bool,
     /// Leave out the exhaustive model check of the ring.
     #[arg(long)]
@@ -25,10 +26,13 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     if options.clients {
-        return clients(&options.rest);
+        let installed = installation()?;
+        clients::programs(&installed, &options.rest)?;
+        // A filter is one of pytest's.
+        return if options.rest.is_empty() { clients::suites(&installed, &[]) } else { Ok(()) };
     }
     if options.suites {
-        return suites(&options.rest);
+        return clients::suites(&installation()?, &options.rest);
     }
     // The end-to-end tests start the built binaries, which the test runner would not build by itself.
     installation()?;
@@ -71,66 +75,4 @@ fn loom() -> Result<()> {
             .env("RUSTFLAGS", "--cfg loom")
             .env("CARGO_TARGET_DIR", build::root().join("target/loom")),
     )
-}
-
-/// Other projects' tests, natively on the software GPU.
-fn suites(rest: &[String]) -> Result<()> {
-    let installed = installation()?;
-    let suite = build::root().join("tests/suites");
-    let python = venv(&build::root().join(".venv/suites"), &suite.join("requirements.txt"))?;
-    check(
-        Command::new(python)
-            .arg(suite.join("run.py"))
-            .args(rest)
-            .env("LD_LIBRARY_PATH", installed.join("softgpu")),
-    )
-}
-
-fn clients(rest: &[String]) -> Result<()> {
-    let installed = installation()?;
-    let clients = build::root().join("tests/clients");
-    let frameworks = clients.join("frameworks");
-    // Frameworks want versions of their own, so each suite has its own environment.
-    let mut any_ran = false;
-    for (name, suite) in [("clients", &clients), ("frameworks", &frameworks)] {
-        any_ran |= pytest(&installed, name, suite, rest)?;
-    }
-    ensure!(any_ran, "no test of the client suites matches {rest:?}");
-    Ok(())
-}
-
-/// Runs `test_<name>.py` of folder `suite` with the requirements beside it; false: no test matches `rest`.
-fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result<bool> {
-    /// pytest's exit status when it collected no test.
-    const NO_TESTS: i32 = 5;
-    let python = venv(&build::root().join(".venv").join(name), &suite.join("requirements.txt"))?;
-    let status = Command::new(python)
-        .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
-        .arg(format!("test_{name}.py"))
-        .args(rest)
-        .current_dir(suite)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("LIGHTOS_BIN", installed.join("lightos"))
-        .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
-        .env("SOFTGPU_LIB", installed.join("softgpu"))
-        .status()?;
-    ensure!(status.success() || status.code() == Some(NO_TESTS), "test_{name}.py failed: {status}");
-    Ok(status.success())
-}
-
-/// A virtual environment that holds what `requirements` names; made again when the list changes.
-fn venv(folder: &Path, requirements: &Path) -> Result<PathBuf> {
-    let python = folder.join("bin/python");
-    let wanted = std::fs::read_to_string(requirements)?;
-    let stamp = folder.join("requirements.installed");
-    if std::fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
-        return Ok(python);
-    }
-    check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
-        .context("python3 with the venv module is needed for the client suite (Debian: python3-venv)")?;
-    check(
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements),
-    )?;
-    std::fs::write(stamp, wanted)?;
-    Ok(python)
 }

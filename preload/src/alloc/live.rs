@@ -28,6 +28,8 @@ pub enum Kind {
         /// `CUmodule` or `CUlibrary`.
         module: u64,
     },
+    /// cuMemAllocManaged: pinned memory of the host, shared as that of cuMemHostAlloc is.
+    Managed,
     /// cuMemHostAlloc with these flags: shared with the executor at the same address.
     Host {
         /// `CU_MEMHOSTALLOC_*`.
@@ -43,7 +45,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the memory is on the device.
     pub fn is_device(self) -> bool {
-        !matches!(self, Self::Host { .. } | Self::Registered { .. })
+        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. })
     }
 }
 

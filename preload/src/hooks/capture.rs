@@ -7,13 +7,13 @@ use std::ffi::c_void;
 hooks! {
     area capture;
     fn cuStreamBeginCapture(stream: u64) ptsz cuStreamBeginCapture_ptsz[stream]
-        => begin(|| real::cuStreamBeginCapture(stream));
+        => begin(stream, || real::cuStreamBeginCapture(stream));
     fn cuStreamBeginCapture_v2(stream: u64, mode: u32) ptsz cuStreamBeginCapture_v2_ptsz[stream]
-        => begin(|| real::cuStreamBeginCapture_v2(stream, mode));
+        => begin(stream, || real::cuStreamBeginCapture_v2(stream, mode));
     fn cuStreamBeginCaptureToGraph(
         stream: u64, graph: u64, dependencies: *const u64, data: *const c_void, count: usize, mode: u32,
     ) ptsz cuStreamBeginCaptureToGraph_ptsz[stream]
-        => begin(|| real::cuStreamBeginCaptureToGraph(stream, graph, dependencies, data, count, mode));
+        => begin(stream, || real::cuStreamBeginCaptureToGraph(stream, graph, dependencies, data, count, mode));
     fn cuStreamEndCapture(stream: u64, graph: *mut u64) ptsz cuStreamEndCapture_ptsz[stream]
         => end(stream, || real::cuStreamEndCapture(stream, graph));
 }

@@ -93,7 +93,7 @@ refuse! {
         cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuMemGetHandleForAddressRange
         cuMemPoolExportPointer cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
     ManagedMemory:
-        cuLibraryGetManaged cuLibraryGetUnifiedFunction cuMemAllocManaged;
+        cuLibraryGetManaged cuLibraryGetUnifiedFunction;
     Batch:
         cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
         cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz cuMemDiscardAndPrefetchBatchAsync

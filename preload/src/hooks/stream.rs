@@ -25,8 +25,6 @@ hooks! {
         => ops::copy_attributes(super::per_thread(to), || real::cuStreamCopyAttributes_ptsz(to, from));
     /// Of a green context, and none can be created: the local driver says so.
     fn cuStreamGetGreenCtx(stream: u64, context: *mut u64) => Outcome::PassThrough(Reason::LocalQuery);
-    fn cuStreamAttachMemAsync(stream: u64, address: u64, bytes: usize, flags: u32) ptsz cuStreamAttachMemAsync_ptsz[stream]
-        => Outcome::Refuse(Reason::ManagedMemory);
     fn cuStreamWaitValue32(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWaitValue32_ptsz[stream]
         => ops::value32(Wait, stream, address, value, flags);
     fn cuStreamWaitValue32_v2(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWaitValue32_v2_ptsz[stream]

@@ -9,9 +9,12 @@ use crate::{
     result::CuResult,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Captures begun and not ended.
+/// Captures under way, with those about to begin.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+/// The streams where they began. A stream that joined one later does not end it.
+static ORIGINS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 real::driver! {
     fn cuThreadExchangeStreamCaptureMode(mode: *mut u32);
@@ -106,12 +109,14 @@ impl Drop for Mode {
     }
 }
 
-/// Runs a call that begins a capture.
-pub fn begin(call: impl FnOnce() -> CuResult) -> Outcome {
+/// Runs a call that begins a capture on `stream`.
+pub fn begin(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
     // Calls of other threads must not miss the capture once it has begun.
     ACTIVE.fetch_add(1, Relaxed);
     let result = call();
-    if result != CuResult::SUCCESS {
+    if result == CuResult::SUCCESS {
+        origins().push(stream);
+    } else {
         ACTIVE.fetch_sub(1, Relaxed);
     }
     result.into()
@@ -119,12 +124,27 @@ pub fn begin(call: impl FnOnce() -> CuResult) -> Outcome {
 
 /// Runs the call that ends the capture of `stream`. An error may end it, too.
 pub fn end(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
-    let before = status(stream);
     let result = call();
-    if before != Ok(NONE) && before.is_ok() && status(stream) == Ok(NONE) {
-        ACTIVE.fetch_sub(1, Relaxed);
+    if status(stream) == Ok(NONE) {
+        over(stream);
     }
     result.into()
+}
+
+/// No capture that began on `stream` is under way any more: it ended, or the stream is gone.
+pub fn over(stream: u64) {
+    if !active() {
+        return;
+    }
+    let mut origins = origins();
+    if let Some(at) = origins.iter().position(|origin| *origin == stream) {
+        origins.swap_remove(at);
+        ACTIVE.fetch_sub(1, Relaxed);
+    }
+}
+
+fn origins() -> MutexGuard<'static, Vec<u64>> {
+    ORIGINS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The outcome of a call that belongs to a capture.
@@ -133,6 +153,19 @@ pub const PASS: Outcome = Outcome::PassThrough(Reason::Capturing);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capture_is_over_with_the_stream_that_began_it() {
+        let done = || CuResult::SUCCESS;
+        assert_eq!(begin(7, || CuResult::INVALID_VALUE), Outcome::Fail(CuResult::INVALID_VALUE));
+        assert!(!active());
+        begin(7, done);
+        over(8);
+        assert!(active(), "another stream, which may have joined");
+        over(7);
+        over(7);
+        assert!(!active());
+    }
 
     #[test]
     fn a_full_device_forbids_nothing() {

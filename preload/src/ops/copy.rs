@@ -72,7 +72,7 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
         };
     }
     match LIVE.covering(address, bytes).map(|allocation| allocation.kind) {
-        Some(Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
+        Some(Kind::Managed | Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
         Some(_) if role != Role::Host => Ok(Place::Device),
         None if region == Region::ClientHost && role == Role::Unified && address != 0 => {
             // The start of a global, too short for the copy, is not host memory.

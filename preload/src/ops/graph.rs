@@ -24,7 +24,9 @@ use walk::Walk;
 
 pub use node::{Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 
-/// `CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH`.
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`.
+const AUTO_FREE: u64 = 1;
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH`, which is not valid with it.
 const DEVICE_LAUNCH: u64 = 4;
 
 /// Why a graph or node is not carried.
@@ -104,6 +106,9 @@ pub fn instantiate(
     local: impl FnOnce(*mut u64) -> CuResult,
     destroy: impl FnOnce(u64) -> CuResult,
 ) -> Outcome {
+    if flags & (DEVICE_LAUNCH | AUTO_FREE) == DEVICE_LAUNCH | AUTO_FREE {
+        return UNKNOWN;
+    }
     if flags & DEVICE_LAUNCH != 0 {
         return Outcome::Refuse(Reason::DeviceGraphLaunch);
     }

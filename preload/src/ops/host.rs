@@ -18,7 +18,7 @@ use rustix::fs::FallocateFlags;
 use super::memory::{LIVE, foreign, host_arena, sidecar};
 use super::{capture, context, stream};
 use crate::alloc::heap::{Backing, Heap};
-use crate::alloc::live::Kind;
+use crate::alloc::live::{Allocation, Kind};
 use crate::edge::Out;
 use crate::outcome::Outcome;
 use crate::real;
@@ -156,11 +156,16 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
         return foreign(address);
     };
     stream::synchronize_context()?;
+    give_back(allocation)?;
+    Ok(Outcome::Done)
+}
+
+/// Ends an allocation of pinned memory that has left the table and that the device no longer uses.
+pub fn give_back(allocation: Allocation) -> Result<(), CuResult> {
     with_heap(|heap| {
         heap.free(allocation.base, allocation.bytes);
         Ok(())
-    })?;
-    Ok(Outcome::Done)
+    })
 }
 
 /// cuMemHostGetDevicePointer: the device sees shared memory at its host address.

@@ -15,6 +15,7 @@ pub mod params;
 use super::capture::{self, captures};
 use super::function::{self, Function};
 use super::{context, stream};
+use crate::life;
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 use crate::session::session;
@@ -95,7 +96,7 @@ fn launch(
         }
         // After the push, so that whoever sees the stream as used finds the launch in the ring.
         stream.touch();
-        Ok(())
+        if life::settings().launch_blocking { stream.synchronize(session) } else { Ok(()) }
     };
     with_packed(function, arguments, run).into()
 }

@@ -160,11 +160,15 @@ pub fn allocate_pitch(
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     capture::permits_unsafe()?;
-    let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
+    let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. } | Kind::Managed);
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);
     };
     stream::synchronize_context()?;
+    if allocation.kind == Kind::Managed {
+        host::give_back(allocation)?;
+        return Ok(Outcome::Done);
+    }
     pool::forget(allocation);
     give_back(allocation)?;
     Ok(Outcome::Done)

@@ -59,19 +59,21 @@ impl Value {
 /// What we know better than the local driver: `Ok(None)` leaves the attribute to it.
 fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option<Value>, CuResult> {
     let is_device = allocation.kind.is_device();
+    let is_managed = allocation.kind == Kind::Managed;
     let is_mapping = matches!(allocation.kind, Kind::Mapping { .. });
     Ok(Some(match attribute {
         attribute::CONTEXT if is_mapping => return Ok(None),
         // Memory of a pool belongs to the device.
         attribute::CONTEXT if matches!(allocation.kind, Kind::Pooled { .. }) => Value::U64(0),
         attribute::CONTEXT => Value::U64(current_context()?),
-        attribute::MEMORY_TYPE if is_device => Value::U32(MEMORY_TYPE_DEVICE),
+        attribute::MEMORY_TYPE if is_device || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
         attribute::MEMORY_TYPE => Value::U32(MEMORY_TYPE_HOST),
         attribute::DEVICE_POINTER => Value::U64(address),
         attribute::HOST_POINTER if is_device => return Err(CuResult::INVALID_VALUE),
         attribute::HOST_POINTER => Value::U64(address),
         attribute::BUFFER_ID => Value::U64(allocation.id),
-        attribute::IS_MANAGED | attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(false),
+        attribute::IS_MANAGED => Value::Bool(is_managed),
+        attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(false),
         attribute::DEVICE_ORDINAL => Value::U32(DEVICE as u32),
         attribute::RANGE_START_ADDR => Value::U64(allocation.base),
         attribute::RANGE_SIZE => Value::U64(allocation.bytes),
@@ -201,6 +203,15 @@ mod tests {
         assert_eq!(known(&device, attribute::HOST_POINTER, inside), Err(CuResult::INVALID_VALUE));
         let pooled = allocation(Kind::Pooled { pool: 77 });
         assert_eq!(known(&pooled, attribute::MEMPOOL_HANDLE, inside), Ok(Some(Value::U64(77))));
+    }
+
+    #[test]
+    fn managed_memory_is_both_sides() {
+        let managed = allocation(Kind::Managed);
+        let at = managed.base;
+        assert_eq!(known(&managed, attribute::IS_MANAGED, at), Ok(Some(Value::Bool(true))));
+        assert_eq!(known(&managed, attribute::MEMORY_TYPE, at), Ok(Some(Value::U32(MEMORY_TYPE_DEVICE))));
+        assert_eq!(known(&managed, attribute::HOST_POINTER, at), Ok(Some(Value::U64(at))));
     }
 
     #[test]

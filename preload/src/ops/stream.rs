@@ -95,7 +95,8 @@ impl Stream {
         })
     }
 
-    fn synchronize(&self, session: &Session) -> Result<(), CuResult> {
+    /// Waits for everything pushed to the stream so far.
+    pub fn synchronize(&self, session: &Session) -> Result<(), CuResult> {
         let (slot, value) = self.push_mark(session)?;
         session.wait(slot, value)
     }
@@ -209,6 +210,7 @@ pub fn create(out: Out<u64>, flags: u32, priority: i32, local: impl FnOnce(*mut 
 pub fn destroy(stream: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let Some(session) = session() else { return PASS_UNKNOWN };
     let Some(known) = STREAMS.remove(stream) else { return PASS_UNKNOWN };
+    capture::over(stream);
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = release(session, known);
     local().ok().and(sent).into()

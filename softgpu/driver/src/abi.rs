@@ -3,6 +3,8 @@
 //! A caller may put any value into an enum field, so the fields are integers here; a test compares size, alignment and offsets with
 //! the bindings of the CUDA headers. Handles are `u64`: numbers, never followed.
 
+pub mod image;
+
 use std::ffi::{c_char, c_void};
 
 /// A host function of `cuLaunchHostFunc` and host nodes.
@@ -13,6 +15,7 @@ pub type StreamCallback = Option<unsafe extern "C" fn(stream: u64, status: u32, 
 /// `CUmemorytype`.
 pub const MEMORY_HOST: u32 = 1;
 pub const MEMORY_DEVICE: u32 = 2;
+pub const MEMORY_ARRAY: u32 = 3;
 pub const MEMORY_UNIFIED: u32 = 4;
 
 /// `CUDA_MEMCPY2D`.
@@ -264,6 +267,18 @@ pub struct PoolProps {
     pub reserved: [u8; 54],
 }
 
+/// `CUDA_MEM_ALLOC_NODE_PARAMS`, both versions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MemAllocNode {
+    pub props: PoolProps,
+    pub grants: *const AccessDesc,
+    pub grant_count: usize,
+    pub bytes: usize,
+    /// The address, an output.
+    pub address: u64,
+}
+
 /// `CUdevprop`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -315,6 +330,7 @@ mod tests {
         same::<BatchNode, sys::CUDA_BATCH_MEM_OP_NODE_PARAMS_v1>();
         same::<MemOp, sys::CUstreamBatchMemOpParams>();
         same::<GraphNode, sys::CUgraphNodeParams>();
+        same::<MemAllocNode, sys::CUDA_MEM_ALLOC_NODE_PARAMS>();
         same::<MemcpyNode, sys::CUDA_MEMCPY_NODE_PARAMS>();
         same::<EdgeData, sys::CUgraphEdgeData>();
         same::<InstantiateParams, sys::CUDA_GRAPH_INSTANTIATE_PARAMS>();

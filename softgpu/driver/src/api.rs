@@ -1,5 +1,6 @@
 //! The exported functions: one file per CUDA object, each a thin edge over the logic of the same name.
 
+pub mod array;
 pub mod capture;
 pub mod context;
 pub mod copy;
@@ -10,6 +11,7 @@ pub mod graph;
 pub mod graph_exec;
 pub mod graph_node;
 pub mod init;
+pub mod ipc;
 pub mod launch;
 pub mod link;
 pub mod memory;
@@ -17,6 +19,7 @@ pub mod memset;
 pub mod module;
 pub mod pool;
 pub mod stream;
+pub mod texture;
 pub mod unserved;
 pub mod vmm;
 
@@ -24,7 +27,8 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 19] = [
+    let tables: [&'static [Export]; 22] = [
+        array::TABLE,
         capture::TABLE,
         context::TABLE,
         copy::TABLE,
@@ -35,6 +39,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         graph_exec::TABLE,
         graph_node::TABLE,
         init::TABLE,
+        ipc::TABLE,
         launch::TABLE,
         link::TABLE,
         memory::TABLE,
@@ -42,6 +47,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         module::TABLE,
         pool::TABLE,
         stream::TABLE,
+        texture::TABLE,
         unserved::TABLE,
         vmm::TABLE,
     ];

@@ -59,6 +59,12 @@ pub struct Point {
     tail: Vec<u64>,
 }
 
+impl Point {
+    pub fn invalidate(&self) {
+        self.session.invalid.store(true, Ordering::Release);
+    }
+}
+
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 static SESSIONS: Mutex<Vec<Arc<Session>>> = Mutex::new(Vec::new());
 

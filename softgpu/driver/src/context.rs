@@ -389,6 +389,8 @@ impl Context {
         *self.streams() = Streams::default();
         crate::event::forget_context(self.handle);
         crate::module::forget_context(self.handle);
+        crate::texture::forget_context(self.handle);
+        crate::array::forget_context(self.handle);
         crate::memory::forget_context(self.handle);
     }
 }

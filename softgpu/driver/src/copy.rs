@@ -1,8 +1,9 @@
 //! Copies and fills: validation against the address space, and execution.
 //!
-//! Every copy is a box of rows between two pitched places; 1D and 2D copies are boxes of height or depth 1.
+//! Every copy is a box of rows between two pitched places, of which arrays are one sort; 1D and 2D copies are boxes of height or depth 1.
 
-use crate::abi::{MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d, Memset};
+use crate::abi::{MEMORY_ARRAY, MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d, Memset};
+use crate::array;
 use crate::error::{Error, Result};
 use crate::space::SPACE;
 
@@ -70,6 +71,14 @@ impl From<Memcpy2d> for Memcpy3d {
     }
 }
 
+/// The side of a copy that is a box of an array; layers count as slices.
+fn array_side(handle: u64, at: [usize; 3], size: [u64; 3]) -> Result<Side> {
+    let array = array::find(handle).ok_or(Error::INVALID_VALUE)?;
+    let start = array.place(at.map(|at| at as u64), size)?;
+    let (pitch, slice) = (array.texels.pitch, array.texels.slice);
+    Ok(Side { start, pitch, slice, host_type: false })
+}
+
 /// Checks the parameters; `None` where there is nothing to copy.
 pub fn plan(copy: &Memcpy3d) -> Result<Option<Plan>> {
     let (width, height, depth) = (copy.width_bytes as u64, copy.height as u64, copy.depth as u64);
@@ -89,8 +98,9 @@ pub fn plan(copy: &Memcpy3d) -> Result<Option<Plan>> {
             if base == 0 || ((height > 1 || depth > 1) && pitch < row_end) {
                 return Err(Error::INVALID_VALUE);
             }
-            let rows = if rows == 0 { y + height } else { rows as u64 };
-            if depth > 1 && rows < y + height {
+            let rows_end = y.checked_add(height).ok_or(Error::INVALID_VALUE)?;
+            let rows = if rows == 0 { rows_end } else { rows as u64 };
+            if depth > 1 && rows < rows_end {
                 return Err(Error::INVALID_VALUE);
             }
             let slice = pitch.checked_mul(rows).ok_or(Error::INVALID_VALUE)?;
@@ -98,33 +108,41 @@ pub fn plan(copy: &Memcpy3d) -> Result<Option<Plan>> {
                 slice.checked_mul(slices)?.checked_add(pitch.checked_mul(rows)?)?.checked_add(x)
             };
             let start = offset(z, y).and_then(|o| base.checked_add(o)).ok_or(Error::INVALID_VALUE)?;
-            let last = offset(depth - 1, height - 1).ok_or(Error::INVALID_VALUE)? - x + width;
+            let last = offset(depth - 1, height - 1).and_then(|o| (o - x).checked_add(width));
+            let last = last.ok_or(Error::INVALID_VALUE)?;
             if kind == MEMORY_DEVICE {
                 SPACE.require(start, last)?;
             }
             start.checked_add(last).ok_or(Error::INVALID_VALUE)?;
             Ok(Side { start, pitch, slice, host_type: kind == MEMORY_HOST })
         };
-    let src = side(
-        copy.src_type,
-        copy.src_host,
-        copy.src_device,
-        copy.src_x_bytes,
-        copy.src_y,
-        copy.src_z,
-        copy.src_pitch,
-        copy.src_height,
-    )?;
-    let dst = side(
-        copy.dst_type,
-        copy.dst_host,
-        copy.dst_device,
-        copy.dst_x_bytes,
-        copy.dst_y,
-        copy.dst_z,
-        copy.dst_pitch,
-        copy.dst_height,
-    )?;
+    let size = [width, height, depth];
+    let src = match copy.src_type {
+        MEMORY_ARRAY => array_side(copy.src_array, [copy.src_x_bytes, copy.src_y, copy.src_z], size)?,
+        kind => side(
+            kind,
+            copy.src_host,
+            copy.src_device,
+            copy.src_x_bytes,
+            copy.src_y,
+            copy.src_z,
+            copy.src_pitch,
+            copy.src_height,
+        )?,
+    };
+    let dst = match copy.dst_type {
+        MEMORY_ARRAY => array_side(copy.dst_array, [copy.dst_x_bytes, copy.dst_y, copy.dst_z], size)?,
+        kind => side(
+            kind,
+            copy.dst_host,
+            copy.dst_device,
+            copy.dst_x_bytes,
+            copy.dst_y,
+            copy.dst_z,
+            copy.dst_pitch,
+            copy.dst_height,
+        )?,
+    };
     Ok(Some(Plan { src, dst, width, height, depth }))
 }
 
@@ -232,6 +250,8 @@ mod tests {
             Memcpy3d { src_host: 0, ..good },
             Memcpy3d { height: 2, width_bytes: 9, src_pitch: 4, ..good },
             Memcpy3d { src_x_bytes: usize::MAX, ..good },
+            Memcpy3d { src_y: usize::MAX, src_height: 0, ..good },
+            Memcpy3d { height: 2, width_bytes: 20, src_pitch: usize::MAX - 10, dst_pitch: 20, ..good },
         ] {
             assert_eq!(plan(&bad), Err(Error::INVALID_VALUE), "{bad:?}");
         }

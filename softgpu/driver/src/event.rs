@@ -7,6 +7,7 @@ use crate::capture;
 use crate::context;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
+use crate::ipc::word::{EventHandle, Word};
 use crate::stream::Stream;
 use crate::work::{Task, Work};
 
@@ -22,22 +23,38 @@ pub const EXTERNAL: u32 = 1;
 pub struct Marker {
     passed_at: Mutex<Option<Instant>>,
     passed: Condvar,
+    /// Of an event that processes share: its state, and the number of the recording.
+    shared: Option<(Arc<Word>, u64)>,
 }
 
 impl Marker {
+    fn of(word: &Arc<Word>, number: u64) -> Arc<Marker> {
+        Arc::new(Marker { shared: Some((word.clone(), number)), ..Marker::default() })
+    }
+
     /// Marks the point as reached now.
     pub fn pass(&self) {
+        if let Some((word, number)) = &self.shared {
+            word.pass(*number);
+        }
         *self.lock() = Some(Instant::now());
         self.passed.notify_all();
     }
 
     pub fn wait(&self) {
+        if let Some((word, number)) = &self.shared {
+            return word.wait(*number);
+        }
         let held = self.lock();
         drop(self.passed.wait_while(held, |at| at.is_none()));
     }
 
     pub fn passed_at(&self) -> Option<Instant> {
-        *self.lock()
+        match &self.shared {
+            // Such events keep no time.
+            Some((word, number)) => word.is_passed(*number).then(Instant::now),
+            None => *self.lock(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -60,6 +77,7 @@ pub struct Event {
     pub flags: u32,
     pub context: u64,
     recorded: Mutex<Recorded>,
+    shared: Option<Arc<Word>>,
 }
 
 static EVENTS: Table<Event> = Table::new();
@@ -69,11 +87,27 @@ pub fn create(flags: u32) -> Result<u64> {
     if flags & !VALID_FLAGS != 0 || flags & (INTERPROCESS | DISABLE_TIMING) == INTERPROCESS {
         return Err(Error::INVALID_VALUE);
     }
+    let shared = if flags & INTERPROCESS != 0 { Some(Arc::new(Word::create()?)) } else { None };
+    Ok(enter(flags, context.handle, shared))
+}
+
+fn enter(flags: u32, context: u64, shared: Option<Arc<Word>>) -> u64 {
+    let handle = handle::fresh();
     let recorded = Mutex::new(Recorded::Never);
-    let event = Event { handle: handle::fresh(), flags, context: context.handle, recorded };
-    let handle = event.handle;
-    EVENTS.insert(handle, Arc::new(event));
-    Ok(handle)
+    EVENTS.insert(handle, Arc::new(Event { handle, flags, context, recorded, shared }));
+    handle
+}
+
+/// `cuIpcGetEventHandle`.
+pub fn ipc_handle(event: &Event) -> Result<EventHandle> {
+    event.shared.as_ref().ok_or(Error::INVALID_HANDLE)?.handle()
+}
+
+/// `cuIpcOpenEventHandle`: an event with the state of the other process's.
+pub fn open(handle: &EventHandle) -> Result<u64> {
+    let context = context::healthy()?;
+    let word = Arc::new(Word::open(handle)?);
+    Ok(enter(INTERPROCESS | DISABLE_TIMING, context.handle, Some(word)))
 }
 
 pub fn find(handle: u64) -> Result<Arc<Event>> {
@@ -128,8 +162,8 @@ pub fn make_wait(stream: &Arc<Stream>, event: &Arc<Event>, flags: u32) -> Result
         _ if capture::is_capturing(stream)? => {
             Err(capture::invalidate(stream, Error::STREAM_CAPTURE_ISOLATION))
         }
-        Recorded::Never => Ok(()),
-        Recorded::InStream(marker) => {
+        _ => {
+            let Some(marker) = event.marker()? else { return Ok(()) };
             capture::forbid_implicit(stream)?;
             stream.enqueue(Task::Await(marker)).map(drop)
         }
@@ -143,17 +177,33 @@ impl Event {
 
     /// Replaces the recording by one that has not been passed yet.
     pub fn renew(&self) -> Arc<Marker> {
-        let marker = Arc::<Marker>::default();
+        let marker = match &self.shared {
+            Some(word) => Marker::of(word, word.record()),
+            None => Arc::default(),
+        };
         *self.recorded() = Recorded::InStream(marker.clone());
         marker
     }
 
     /// The current recording; `None` where the event was never recorded.
     pub fn marker(&self) -> Result<Option<Arc<Marker>>> {
+        match (&*self.recorded(), &self.shared) {
+            (Recorded::InCapture(_), _) => Err(Error::CAPTURED_EVENT),
+            // Another process may have recorded it last.
+            (_, Some(word)) => Ok((word.recorded() != 0).then(|| Marker::of(word, word.recorded()))),
+            (Recorded::Never, None) => Ok(None),
+            (Recorded::InStream(marker), None) => Ok(Some(marker.clone())),
+        }
+    }
+
+    /// Refuses to ask about an event that was recorded in a capture; a capture still under way is invalid then.
+    pub fn forbid_captured(&self) -> Result {
         match &*self.recorded() {
-            Recorded::Never => Ok(None),
-            Recorded::InStream(marker) => Ok(Some(marker.clone())),
-            Recorded::InCapture(_) => Err(Error::CAPTURED_EVENT),
+            Recorded::InCapture(point) => {
+                point.invalidate();
+                Err(Error::CAPTURED_EVENT)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! Lock order: a graph's nodes before a node's work and dependencies.
 
 pub mod exec;
+pub mod memory;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -84,6 +85,11 @@ impl Node {
         lock(&self.dependencies).clone()
     }
 
+    /// Whether it allocates or frees memory.
+    pub fn holds_memory(&self) -> bool {
+        matches!(*lock(&self.work), Work::Allocate(_) | Work::Free(_))
+    }
+
     /// Replaces the work by other work of the same type.
     pub fn set_work(&self, work: Work) -> Result {
         let mut held = lock(&self.work);
@@ -123,6 +129,8 @@ impl Work {
             Work::WaitEvent(_) => "WAIT_EVENT",
             Work::RecordEvent(_) => "EVENT_RECORD",
             Work::MemOps(_) => "BATCH_MEM_OP",
+            Work::Allocate(_) => "MEM_ALLOC",
+            Work::Free(_) => "MEM_FREE",
         }
     }
 
@@ -137,6 +145,8 @@ impl Work {
             Work::Empty => 5,
             Work::WaitEvent(_) => 6,
             Work::RecordEvent(_) => 7,
+            Work::Allocate(_) => 10,
+            Work::Free(_) => 11,
             Work::MemOps(_) => 12,
         }
     }
@@ -154,6 +164,8 @@ impl Graph {
     /// Adds a node after nodes of the same graph.
     pub fn add(&self, work: Work, dependencies: &[u64]) -> Result<u64> {
         let work = match work {
+            Work::Child(child) if child.has_memory() => return Err(Error::NOT_SUPPORTED),
+            Work::Free(address) if self.frees(address) => return Err(Error::INVALID_VALUE),
             // A child graph is copied, so that later changes of the original do not reach this graph.
             Work::Child(child) => Work::Child(child.copy(false)),
             work => work,
@@ -186,6 +198,15 @@ impl Graph {
             }
         }
         Ok(())
+    }
+
+    /// Whether it has nodes that allocate or free memory: such a graph is not cloned, and no part of another.
+    pub fn has_memory(&self) -> bool {
+        self.nodes().iter().any(|node| node.holds_memory())
+    }
+
+    fn frees(&self, address: u64) -> bool {
+        self.nodes().iter().any(|node| matches!(*lock(&node.work), Work::Free(at) if at == address))
     }
 
     /// All nodes, in the order in which they were added.

@@ -10,6 +10,7 @@ use lightos_softgpu_engine::profile::MAX_DEVICES;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ipc;
 
 /// Size and alignment of a chunk, and the granularity of physical memory.
 pub const CHUNK_BYTES: u64 = 2 << 20;
@@ -89,12 +90,22 @@ pub fn allocate(device: Device, bytes: u64) -> Result<u64> {
     chunk(device, bytes.next_multiple_of(CHUNK_BYTES))
 }
 
+/// Start and size of the pages that hold an allocation: its own, or the chunk that it shares.
+pub fn block_of(start: u64, bytes: u64) -> (u64, u64) {
+    if is_small(bytes) {
+        (start & !(CHUNK_BYTES - 1), CHUNK_BYTES)
+    } else {
+        (start, bytes.next_multiple_of(CHUNK_BYTES))
+    }
+}
+
 /// Returns what [`allocate`] gave for the same size.
 pub fn free(device: Device, start: u64, bytes: u64) {
     if is_small(bytes) {
         heap(device).give_back(device, start, bytes.next_multiple_of(ALIGNMENT));
     } else {
         let bytes = bytes.next_multiple_of(CHUNK_BYTES);
+        ipc::forget(start);
         pages::retire(start, bytes);
         device.release(bytes);
     }
@@ -145,6 +156,7 @@ impl Heap {
         }
         if chunk_is_free {
             self.chunks.remove(&chunk);
+            ipc::forget(chunk);
             pages::retire(chunk, CHUNK_BYTES);
             device.release(CHUNK_BYTES);
         } else {

@@ -261,7 +261,7 @@ impl KernelCall {
 /// The `CUresult` that hardware gives for a fault.
 fn code(fault: &Fault) -> Error {
     match fault {
-        Fault::IllegalAddress { .. } => Error::ILLEGAL_ADDRESS,
+        Fault::IllegalAddress { .. } | Fault::InvalidObject { .. } => Error::ILLEGAL_ADDRESS,
         Fault::MisalignedAddress { .. } => Error::MISALIGNED_ADDRESS,
         Fault::IllegalInstruction { .. } => Error::ILLEGAL_INSTRUCTION,
         Fault::Trap { .. } | Fault::Cancelled => Error::LAUNCH_FAILED,

@@ -10,6 +10,7 @@
 
 mod abi;
 pub mod api;
+mod array;
 mod capture;
 mod context;
 mod copy;
@@ -22,6 +23,7 @@ mod graph;
 mod handle;
 mod heap;
 mod image;
+mod ipc;
 mod jit;
 mod launch;
 mod library;
@@ -32,6 +34,7 @@ mod pointer;
 mod procaddr;
 mod space;
 mod stream;
+mod texture;
 mod userobject;
 mod vmm;
 mod work;

@@ -1,21 +1,26 @@
-//! Allocations of device, pinned host and managed memory, and the stream-ordered pools.
+//! Allocations of device, pinned host and managed memory, in stream order from [`pool`]s or at once.
 //!
 //! Freeing waits for the context's queued work, as hardware does, so no running task sees memory vanish.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+mod pool;
 
-use lightos_softgpu_engine::profile::MAX_DEVICES;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::abi::{MemLocation, PoolProps};
 use crate::context::{self, Context};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::handle::{self, Table};
+use crate::graph;
 use crate::heap::{self, ALIGNMENT, pages};
-use crate::space::{Kind, Range, SPACE};
+use crate::ipc;
+use crate::space::{Kind, Place, Range, SPACE};
 use crate::stream::Stream;
 use crate::work::Task;
+
+pub use pool::{
+    Pool, create_pool, current_pool, current_pool_at, default_pool, default_pool_at, destroy_pool,
+    device_props, pool_of, set_current_pool_at,
+};
 
 /// Pitch granularity of `cuMemAllocPitch`.
 const PITCH: u64 = 512;
@@ -32,13 +37,18 @@ struct Block {
     device: Device,
     start: u64,
     bytes: u64,
+    is_host: bool,
     pool: Option<Arc<Pool>>,
 }
 
 impl Block {
     /// Returns the memory to the device.
     fn free(self) {
-        heap::free(self.device, self.start, self.bytes);
+        if self.is_host {
+            pages::retire(self.start, self.bytes.next_multiple_of(PAGE));
+        } else {
+            heap::free(self.device, self.start, self.bytes);
+        }
         if let Some(pool) = self.pool {
             pool.used.fetch_sub(self.bytes, Ordering::Relaxed);
         }
@@ -84,6 +94,18 @@ pub fn allocate_pitch(width: usize, height: usize, element_bytes: u32) -> Result
     Ok((allocate_as(&context, bytes, Kind::Device)?, pitch as usize))
 }
 
+/// Memory for an array, in steps that keep every texel aligned.
+pub fn allocate_array(context: &Context, bytes: u64) -> Result<u64> {
+    allocate_as(context, bytes, Kind::Array)
+}
+
+/// Frees an array's memory.
+pub fn free_array(start: u64) {
+    if let Some(block) = release_block(start, |range| range.kind == Kind::Array) {
+        block.free();
+    }
+}
+
 /// Zeroed memory for a module's globals; the heap's alignment is more than any `.align` that compilers emit.
 pub fn allocate_global(device: Device, context: u64, bytes: u64, align: u64) -> Option<u64> {
     let bytes = bytes.max(1);
@@ -106,7 +128,11 @@ pub fn free(start: u64) -> Result {
     if start == 0 {
         return Ok(());
     }
-    claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(_)))?;
+    if let Some(allocation) = graph::memory::find(start) {
+        context.synchronize()?;
+        return allocation.free();
+    }
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Managed | Kind::Pool(..)))?;
     context.synchronize()?;
     finish_free(start);
     Ok(())
@@ -121,8 +147,9 @@ fn claim(start: u64, accept: impl FnOnce(Kind) -> bool) -> Result {
 
 fn release_block(start: u64, accept: impl FnOnce(&Range) -> bool) -> Option<Block> {
     let range = SPACE.remove(start, accept)?;
-    let pool = if let Kind::Pool(handle) = range.kind { POOLS.get(handle) } else { None };
-    Some(Block { device: range.device, start: range.start, bytes: range.bytes, pool })
+    let pool = if let Kind::Pool(handle, _) = range.kind { pool_of(handle).ok() } else { None };
+    let is_host = range.kind.is_host();
+    Some(Block { device: range.device, start: range.start, bytes: range.bytes, is_host, pool })
 }
 
 /// `cuMemHostAlloc`; `cuMemAllocHost` passes no flags. No bytes are no allocation: address 0, as hardware has it.
@@ -134,9 +161,16 @@ pub fn allocate_host(bytes: usize, flags: u32) -> Result<u64> {
     if bytes == 0 {
         return Ok(0);
     }
-    let start = pages::map(bytes as u64, PAGE, true)?;
     // Under unified addressing every pinned allocation is portable and mapped.
-    enter(&context, start, bytes as u64, PAGE, Kind::Host(flags | 3))?;
+    map_host(&context, bytes as u64, Kind::Host(flags | 3))
+}
+
+fn map_host(context: &Context, bytes: u64, kind: Kind) -> Result<u64> {
+    if bytes == 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    let start = pages::map(bytes, PAGE, true)?;
+    enter(context, start, bytes, PAGE, kind)?;
     Ok(start)
 }
 
@@ -218,108 +252,25 @@ pub fn address_range(address: u64) -> Result<(u64, usize)> {
 pub(crate) fn forget_context(context: u64) {
     for range in SPACE.drain(|range| range.context == context) {
         match range.kind {
-            Kind::Host(_) => pages::retire(range.start, range.bytes.next_multiple_of(PAGE)),
+            Kind::Host(_) | Kind::Pool(_, Place::Host) => {
+                pages::retire(range.start, range.bytes.next_multiple_of(PAGE));
+            }
             Kind::Registered(_) | Kind::Mapped { .. } => {}
+            Kind::Imported => ipc::abandon(range.start),
             _ => heap::free(range.device, range.start, range.bytes),
         }
     }
-}
-
-/// A memory pool. Reuse is the heap's business, so thresholds and reuse policies are remembered and have no effect.
-#[derive(Debug)]
-pub struct Pool {
-    pub handle: u64,
-    pub device: Device,
-    pub is_default: bool,
-    /// Bytes allocated and not yet freed in stream order, and their highest sum.
-    pub used: AtomicU64,
-    pub high: AtomicU64,
-    pub release_threshold: AtomicU64,
-    /// The three reuse switches, attributes 1 to 3.
-    pub reuse: [AtomicU64; 3],
-}
-
-static POOLS: Table<Pool> = Table::new();
-static DEFAULT_POOLS: LazyLock<[Mutex<(u64, u64)>; MAX_DEVICES]> = LazyLock::new(Default::default);
-
-fn new_pool(device: Device, is_default: bool) -> u64 {
-    let pool = Pool {
-        handle: handle::fresh(),
-        device,
-        is_default,
-        used: AtomicU64::new(0),
-        high: AtomicU64::new(0),
-        release_threshold: AtomicU64::new(0),
-        reuse: [const { AtomicU64::new(1) }; 3],
-    };
-    let handle = pool.handle;
-    POOLS.insert(handle, Arc::new(pool));
-    handle
-}
-
-/// The device's default and current pool.
-fn device_pools<T>(device: Device, look: impl FnOnce(&mut (u64, u64)) -> T) -> T {
-    let mut pools = DEFAULT_POOLS[device.index()].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if pools.0 == 0 {
-        let default = new_pool(device, true);
-        *pools = (default, default);
-    }
-    look(&mut pools)
-}
-
-pub fn default_pool(device: Device) -> u64 {
-    device_pools(device, |pools| pools.0)
-}
-
-pub fn current_pool(device: Device) -> u64 {
-    device_pools(device, |pools| pools.1)
-}
-
-pub fn set_current_pool(device: Device, pool: u64) -> Result {
-    if pool_of(pool)?.device != device {
-        return Err(Error::INVALID_VALUE);
-    }
-    device_pools(device, |pools| pools.1 = pool);
-    Ok(())
-}
-
-pub fn pool_of(handle: u64) -> Result<Arc<Pool>> {
-    POOLS.get(handle).ok_or(Error::INVALID_VALUE)
-}
-
-/// `cuMemPoolCreate`, for pinned device memory.
-pub fn create_pool(props: &PoolProps) -> Result<u64> {
-    let MemLocation { kind, id } = props.location;
-    if props.kind != 1 {
-        return Err(Error::INVALID_VALUE);
-    }
-    match (kind, props.handle_types) {
-        (1, 0 | 1) => Ok(new_pool(Device::new(id)?, false)),
-        (1, _) | (2..=4, _) => Err(Error::NOT_SUPPORTED),
-        _ => Err(Error::INVALID_VALUE),
-    }
-}
-
-/// `cuMemPoolDestroy`: the device falls back to its default pool.
-pub fn destroy_pool(handle: u64) -> Result {
-    let pool = pool_of(handle)?;
-    if pool.is_default {
-        return Err(Error::INVALID_VALUE);
-    }
-    device_pools(pool.device, |pools| {
-        if pools.1 == handle {
-            pools.1 = pools.0;
-        }
-    });
-    POOLS.remove(handle);
-    Ok(())
 }
 
 /// `cuMemAllocFromPoolAsync`: the memory is there at once, which is earlier than stream order asks for.
 pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
     context::healthy()?;
     let pool = pool_of(pool)?;
-    let start = allocate_as(&stream.context, bytes as u64, Kind::Pool(pool.handle))?;
+    let kind = Kind::Pool(pool.handle, pool.place);
+    let start = match pool.place {
+        Place::Device | Place::Managed => allocate_as(&stream.context, bytes as u64, kind)?,
+        Place::Host => map_host(&stream.context, bytes as u64, kind)?,
+    };
     let used = pool.used.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
     pool.high.fetch_max(used, Ordering::Relaxed);
     Ok(start)
@@ -328,7 +279,11 @@ pub fn allocate_async(pool: u64, bytes: usize, stream: &Stream) -> Result<u64> {
 /// `cuMemFreeAsync`: address and memory live until the stream gets there.
 pub fn free_async(start: u64, stream: &Arc<Stream>) -> Result {
     context::healthy()?;
-    claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(_)))?;
+    if let Some(allocation) = graph::memory::find(start) {
+        // Its pages stay; what a later launch of its graph asks is whether it was freed.
+        return allocation.free();
+    }
+    claim(start, |kind| matches!(kind, Kind::Device | Kind::Pool(..)))?;
     stream.enqueue(Task::FreeAt(start)).map(drop)
 }
 

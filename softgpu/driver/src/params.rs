@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::abi::{BatchNode, GraphNode, HostNode, KernelNode, Memcpy3d, MemcpyNode, Memset};
+use crate::abi::{BatchNode, GraphNode, HostNode, KernelNode, MemAllocNode, Memcpy3d, MemcpyNode, Memset};
 use crate::context;
 use crate::edge::array;
 use crate::error::{Error, Result};
+use crate::graph::memory::{self, Allocation};
 use crate::launch::{KernelCall, Request, prepare};
 use crate::work::{HostCall, UserData, Work, check_mem_op};
 use crate::{copy, event, function, graph};
@@ -22,7 +23,25 @@ const CHILD: u32 = 4;
 const EMPTY: u32 = 5;
 const WAIT_EVENT: u32 = 6;
 const RECORD_EVENT: u32 = 7;
+const MEM_ALLOC: u32 = 10;
+const MEM_FREE: u32 = 11;
 const BATCH_MEM_OP: u32 = 12;
+
+/// A memory allocation node. The access descriptors can grant nothing that the memory does not have.
+pub fn allocation(node: &MemAllocNode) -> Result<Arc<Allocation>> {
+    Allocation::create(node.props, node.bytes as u64)
+}
+
+/// What a memory allocation node says of itself.
+pub fn of_allocation(allocation: &Allocation) -> MemAllocNode {
+    let (bytes, address) = (allocation.bytes as usize, allocation.address);
+    MemAllocNode { props: allocation.props, grants: std::ptr::null(), grant_count: 0, bytes, address }
+}
+
+/// A memory free node, for memory that a graph allocates.
+pub fn free(address: u64) -> Result<Work> {
+    memory::find(address).map(|_| Work::Free(address)).ok_or(Error::INVALID_VALUE)
+}
 
 /// A kernel node; `kern` names the kernel where `func` is null.
 ///
@@ -142,7 +161,9 @@ pub unsafe fn generic(node: &GraphNode) -> Result<Work> {
             WAIT_EVENT => Ok(Work::WaitEvent(event::find(node.body[0])?)),
             RECORD_EVENT => Ok(Work::RecordEvent(event::find(node.body[0])?)),
             BATCH_MEM_OP => batch(&body.cast::<BatchNode>().read()),
-            8..=11 | 13 => Err(Error::NOT_SUPPORTED),
+            MEM_ALLOC => allocation(&body.cast::<MemAllocNode>().read()).map(Work::Allocate),
+            MEM_FREE => free(node.body[0]),
+            8 | 9 | 13 => Err(Error::NOT_SUPPORTED),
             _ => Err(Error::INVALID_VALUE),
         }
     }

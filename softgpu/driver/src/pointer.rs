@@ -60,19 +60,19 @@ fn of_range(attribute: u32, address: u64, range: &Range) -> Result<Value> {
     Ok(match attribute {
         // CONTEXT: mappings and pool memory belong to none.
         1 => match (range.kind, range.context) {
-            (Kind::Mapped { .. } | Kind::Pool(_), _) | (_, 0) => return Err(Error::INVALID_VALUE),
+            (Kind::Mapped { .. } | Kind::Pool(..), _) | (_, 0) => return Err(Error::INVALID_VALUE),
             (_, context) => Value::Word(context),
         },
         2 => Value::Int(if range.kind.is_host() { 1 } else { 2 }),
         3 => Value::Word(address),
         4 => match range.kind {
             kind if kind.is_host() => Value::Word(address),
-            Kind::Managed => Value::Word(address),
+            kind if kind.is_managed() => Value::Word(address),
             _ => return Err(Error::INVALID_VALUE),
         },
         6 => Value::Bool(range.sync_memops.load(Ordering::Relaxed)),
         7 => Value::Word(range.id),
-        8 => Value::Bool(range.kind == Kind::Managed),
+        8 => Value::Bool(range.kind.is_managed()),
         9 => Value::Int(range.device.ordinal() as u32),
         10 => Value::Bool(range.kind == Kind::Device),
         11 => Value::Word(mapped.map_or(range.start, |(start, ..)| start)),
@@ -82,7 +82,7 @@ fn of_range(attribute: u32, address: u64, range: &Range) -> Result<Value> {
         15 | 21 => Value::Bool(false),
         16 => Value::Int(3),
         17 => match range.kind {
-            Kind::Pool(pool) => Value::Word(pool),
+            Kind::Pool(pool, _) => Value::Word(pool),
             _ => Value::Word(0),
         },
         18 => Value::Word(mapped.map_or(range.bytes, |(_, bytes, _)| bytes)),

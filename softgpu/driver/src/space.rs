@@ -10,9 +10,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use lightos_softgpu_engine::exec::Memory;
+use lightos_softgpu_engine::exec::image::{Surface, Texture};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::texture;
+
+/// Where a pool's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Device,
+    /// Pinned memory of the host, on any of its NUMA nodes.
+    Host,
+    Managed,
+}
 
 /// What a range of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +31,13 @@ pub enum Kind {
     /// From `cuMemAlloc` and its pitched form.
     Device,
     /// From a memory pool, named by its handle.
-    Pool(u64),
+    Pool(u64, Place),
+    /// From a memory allocation node of a graph.
+    Graph,
     /// From `cuMemAllocManaged`.
     Managed,
+    /// Device memory of another process, from `cuIpcOpenMemHandle`.
+    Imported,
     /// From `cuMemHostAlloc` or `cuMemAllocHost`, with the flags of the call.
     Host(u32),
     /// From `cuMemHostRegister`, with the flags of the call.
@@ -31,12 +46,22 @@ pub enum Kind {
     Mapped { host: bool },
     /// A module's global variable.
     Global,
+    /// The memory of a CUDA array, whose address no program gets.
+    Array,
 }
 
 impl Kind {
+    /// True for memory that migrates between host and device.
+    pub fn is_managed(self) -> bool {
+        matches!(self, Kind::Managed | Kind::Pool(_, Place::Managed))
+    }
+
     /// True for memory that `CU_POINTER_ATTRIBUTE_MEMORY_TYPE` calls host memory.
     pub fn is_host(self) -> bool {
-        matches!(self, Kind::Host(_) | Kind::Registered(_) | Kind::Mapped { host: true })
+        matches!(
+            self,
+            Kind::Host(_) | Kind::Registered(_) | Kind::Mapped { host: true } | Kind::Pool(_, Place::Host)
+        )
     }
 }
 
@@ -177,6 +202,14 @@ impl Memory for Space {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    fn texture(&self, handle: u64) -> Option<Arc<Texture>> {
+        texture::in_kernel(handle)
+    }
+
+    fn surface(&self, handle: u64) -> Option<Arc<Surface>> {
+        texture::surface_in_kernel(handle)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::event::{Event, Marker};
 use crate::graph::Graph;
+use crate::graph::memory::Allocation;
 use crate::launch::KernelCall;
 use crate::memory;
 use crate::space::SPACE;
@@ -51,6 +52,9 @@ pub enum Work {
     WaitEvent(Arc<Event>),
     RecordEvent(Arc<Event>),
     MemOps(Vec<MemOp>),
+    Allocate(Arc<Allocation>),
+    /// Of the allocation that starts there.
+    Free(u64),
 }
 
 /// One entry of a stream's queue.
@@ -70,6 +74,8 @@ pub enum Task {
     MemOps(Vec<MemOp>),
     /// A stream-ordered free of the allocation that starts there.
     FreeAt(u64),
+    /// Memory of a graph that the tasks before need.
+    Hold(Vec<Arc<Allocation>>),
     /// A graph's tasks, in order.
     Sequence(Vec<Task>),
 }
@@ -102,6 +108,8 @@ pub fn prepare(work: Work, tasks: &mut Vec<Task>) -> Result {
         Work::WaitEvent(event) => tasks.extend(event.marker()?.map(Task::Await)),
         Work::RecordEvent(event) => tasks.push(Task::Record(event.renew())),
         Work::MemOps(ops) => tasks.push(Task::MemOps(ops)),
+        // The launch has done what is to be done.
+        Work::Allocate(_) | Work::Free(_) => {}
         Work::Child(graph) => {
             for node in graph.ordered()? {
                 prepare(node.work(), tasks)?;
@@ -125,6 +133,7 @@ impl Task {
             Task::Record(marker) => marker.pass(),
             Task::Await(marker) => marker.wait(),
             Task::FreeAt(start) => memory::finish_free(start),
+            Task::Hold(allocations) => drop(allocations),
             Task::Sequence(tasks) => tasks.into_iter().for_each(|task| task.perform(context)),
             Task::Callback { function: Some(function), stream, data } => {
                 let status = context::poisoned().err().map_or(0, |error| error.0);

@@ -7,7 +7,8 @@
 //! [`Program::load`] turns each function into a flat list of instructions, each with the handler that executes it for a
 //! whole warp (`decode`, `operand`, `cfg`, and one file per family of instructions). [`Program::run`] spreads the blocks
 //! of a grid over the cores (`grid`), lets the warps of a block take turns (`block`, `warp`) and follows the lanes of a
-//! warp where they part and meet (`path`). Registers are arrays of 32 lanes (`lanes`); `memory` checks every address.
+//! warp where they part and meet (`path`). Registers are arrays of 32 lanes (`lanes`); `memory` checks every address; `image`
+//! does so for texture and surface objects.
 //!
 //! Threads: a grid runs on the thread that calls `run` and on scoped helpers that end with it; nothing outlives a call.
 //! A program is shared by any number of concurrent runs. No panic leaves `run`; what is not supported is a [`LoadError`],
@@ -36,6 +37,7 @@ mod grid;
 mod half_float;
 mod heap;
 mod hints;
+pub mod image;
 mod lanes;
 mod layout;
 mod matrix;
@@ -53,6 +55,8 @@ mod rounding;
 mod scope;
 mod special;
 mod stack;
+mod surface;
+mod texture;
 mod transfer;
 mod video;
 mod warp;
@@ -60,6 +64,7 @@ mod wide;
 mod wmma;
 mod words;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use grace::quiesce;
@@ -72,6 +77,15 @@ pub trait Memory: Send + Sync {
     fn range(&self, address: u64) -> Option<(u64, u64)>;
     /// Bumped whenever a range is added or removed; a cached range of an older epoch must be asked for again.
     fn epoch(&self) -> u64;
+    /// The texture object of that handle. Its memory is looked up by [`Memory::range`], and a warp keeps the object for as long
+    /// as the epoch stays the same.
+    fn texture(&self, _handle: u64) -> Option<Arc<image::Texture>> {
+        None
+    }
+    /// The surface object of that handle; as [`Memory::texture`].
+    fn surface(&self, _handle: u64) -> Option<Arc<image::Surface>> {
+        None
+    }
 }
 
 /// Why a grid stopped. The driver face maps each to the CUresult that real hardware gives.
@@ -81,6 +95,8 @@ pub enum Fault {
     IllegalAddress { address: u64, bytes: u32, space: &'static str, place: Place },
     #[error("misaligned address {address:#x} ({bytes} bytes) at {place}")]
     MisalignedAddress { address: u64, bytes: u32, place: Place },
+    #[error("invalid {kind} object {handle:#x}, or its memory is gone, at {place}")]
+    InvalidObject { kind: &'static str, handle: u64, place: Place },
     #[error("illegal instruction at {place}: {what}")]
     IllegalInstruction { what: String, place: Place },
     #[error("trap at {place}")]

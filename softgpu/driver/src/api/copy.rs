@@ -8,7 +8,7 @@ use crate::work::{Task, Work};
 use crate::{capture, context, stream};
 
 /// A copy that ends before the call returns, in the default stream.
-fn copy_now(copy: &Memcpy3d) -> Result {
+pub(super) fn copy_now(copy: &Memcpy3d) -> Result {
     context::healthy()?;
     let stream = stream::find(0)?;
     capture::forbid_sync(&stream)?;
@@ -19,7 +19,7 @@ fn copy_now(copy: &Memcpy3d) -> Result {
 }
 
 /// A copy in stream order. Where a side is pageable host memory, the call returns after the copy, as hardware's staging does.
-fn copy_later(copy: &Memcpy3d, handle: u64) -> Result {
+pub(super) fn copy_later(copy: &Memcpy3d, handle: u64) -> Result {
     context::healthy()?;
     let stream = stream::find(handle)?;
     let Some(plan) = plan(copy)? else { return Ok(()) };

@@ -8,6 +8,7 @@ use crate::abi::{DevProp, Text};
 use crate::device::Device;
 use crate::edge::{exports, put, put_some, text};
 use crate::error::{Error, Result};
+use crate::graph;
 
 /// Writes text and a NUL into a caller's buffer, cut to its length.
 ///
@@ -104,8 +105,13 @@ exports! { TABLE:
         if !matches!(channels, 1 | 2 | 4) { Err(Error::INVALID_VALUE) } else { put(width, most as usize) }
     }
     entry cuDeviceGetGraphMemAttribute: (device: c_int, attribute: u32, value: *mut c_void) {
-        Device::new(device)?;
-        if attribute > 3 { Err(Error::INVALID_VALUE) } else { put(value.cast::<u64>(), 0) }
+        // USED_MEM_CURRENT and _HIGH, RESERVED_MEM_CURRENT and _HIGH; the marks are not kept apart.
+        let (used, reserved) = graph::memory::usage(Device::new(device)?);
+        match attribute {
+            0 | 1 => put(value.cast::<u64>(), used),
+            2 | 3 => put(value.cast::<u64>(), reserved),
+            _ => Err(Error::INVALID_VALUE),
+        }
     }
     entry cuDeviceSetGraphMemAttribute: (device: c_int, attribute: u32, value: *mut c_void) {
         Device::new(device)?;

@@ -18,11 +18,14 @@ exports! { TABLE:
         event::record(&event::find(event)?, &stream::find(stream)?, flags)
     }
     entry cuEventQuery: (event: u64) {
+        let event = event::find(event)?;
+        event.forbid_captured()?;
         capture::forbid_unsafe()?;
-        event::find(event)?.query()
+        event.query()
     }
     entry cuEventSynchronize: (event: u64) {
         let event = event::find(event)?;
+        event.forbid_captured()?;
         capture::forbid_unsafe()?;
         event.synchronize()
     }

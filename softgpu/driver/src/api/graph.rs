@@ -4,7 +4,8 @@ use std::ffi::c_void;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::abi::{
-    BatchNode, EdgeData, GraphNode, HostFn, HostNode, KernelNode, KernelNodeV1, Memcpy3d, Memset, Text,
+    BatchNode, EdgeData, GraphNode, HostFn, HostNode, KernelNode, KernelNodeV1, MemAllocNode, Memcpy3d,
+    Memset, Text,
 };
 use crate::edge::{array, exports, get, put, put_list, text};
 use crate::error::{Error, Result};
@@ -88,6 +89,34 @@ unsafe fn put_nodes(nodes: &[u64], list: *mut u64, data: *mut EdgeData, count: *
     }
 }
 
+/// A node of any kind; an allocation's address goes into the parameters.
+///
+/// # Safety
+/// As [`add`], and `node` is null or valid.
+unsafe fn add_generic(
+    out: *mut u64,
+    graph: u64,
+    deps: *const u64,
+    count: usize,
+    node: *mut GraphNode,
+) -> Result {
+    // SAFETY: this function's contract.
+    unsafe {
+        let mut params = get(node)?;
+        let work = params::generic(&params)?;
+        let address = match &work {
+            Work::Allocate(allocation) => Some(allocation.address),
+            _ => None,
+        };
+        add(out, graph, deps, count, Ok(work))?;
+        if let Some(address) = address {
+            params.body[std::mem::offset_of!(MemAllocNode, address) / 8] = address;
+            put(node, params)?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn widen(node: KernelNodeV1) -> KernelNode {
     let KernelNodeV1 { func, grid, block, shared_bytes, params, extra } = node;
     KernelNode { func, grid, block, shared_bytes, params, extra, kern: 0, ctx: 0 }
@@ -100,6 +129,9 @@ exports! { TABLE:
     entry cuGraphDestroy: (graph: u64) { graph::destroy(graph) }
     entry cuGraphClone: (out: *mut u64, original: u64) {
         let original = graph::find(original)?;
+        if original.has_memory() {
+            return Err(Error::NOT_SUPPORTED);
+        }
         if out.is_null() { Err(Error::INVALID_VALUE) } else { put(out, original.copy(true).handle) }
     }
     entry cuGraphAddKernelNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const KernelNodeV1) {
@@ -136,17 +168,30 @@ exports! { TABLE:
     entry cuGraphAddBatchMemOpNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const BatchNode) {
         add(out, graph, deps, count, params::batch(&get(node)?))
     }
-    entry cuGraphAddNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *const GraphNode) {
-        add(out, graph, deps, count, params::generic(&get(node)?))
+    entry cuGraphAddNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *mut GraphNode) {
+        add_generic(out, graph, deps, count, node)
     }
     entry cuGraphAddNode_v2: (
-        out: *mut u64, graph: u64, deps: *const u64, data: *const EdgeData, count: usize, node: *const GraphNode
+        out: *mut u64, graph: u64, deps: *const u64, data: *const EdgeData, count: usize, node: *mut GraphNode
     ) {
         plain(data, count)?;
-        add(out, graph, deps, count, params::generic(&get(node)?))
+        add_generic(out, graph, deps, count, node)
+    }
+    entry cuGraphAddMemAllocNode: (
+        out: *mut u64, graph: u64, deps: *const u64, count: usize, node: *mut MemAllocNode
+    ) {
+        let allocation = params::allocation(&get(node)?)?;
+        add(out, graph, deps, count, Ok(Work::Allocate(allocation.clone())))?;
+        put(node, params::of_allocation(&allocation))
+    }
+    entry cuGraphAddMemFreeNode: (out: *mut u64, graph: u64, deps: *const u64, count: usize, address: u64) {
+        add(out, graph, deps, count, params::free(address))
     }
     entry cuGraphDestroyNode: (node: u64) {
         let node = graph::node(node)?;
+        if node.holds_memory() {
+            return Err(Error::NOT_SUPPORTED);
+        }
         graph::find(node.graph)?.remove(node.handle);
         Ok(())
     }

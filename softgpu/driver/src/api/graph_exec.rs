@@ -15,6 +15,7 @@ use crate::{capture, event, graph, params, stream};
 
 /// AUTO_FREE_ON_LAUNCH, UPLOAD, DEVICE_LAUNCH, USE_NODE_PRIORITY.
 const VALID_FLAGS: u64 = 15;
+const AUTO_FREE: u64 = 1;
 const DEVICE_LAUNCH: u64 = 4;
 
 /// # Safety
@@ -25,7 +26,8 @@ unsafe fn instantiate(out: *mut u64, graph: u64, flags: u64) -> Result {
         return Err(Error::INVALID_VALUE);
     }
     if flags & DEVICE_LAUNCH != 0 {
-        return Err(Error::NOT_SUPPORTED);
+        // Graphs that are launched from the device are not carried; with this flag they are not valid either.
+        return Err(if flags & AUTO_FREE != 0 { Error::INVALID_VALUE } else { Error::NOT_SUPPORTED });
     }
     capture::forbid_unsafe()?;
     // SAFETY: this function's contract.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::abi::{
-    AttributeValue, BatchNode, GraphNode, HostNode, KernelNode, KernelNodeV1, LaunchAttribute, MemOp,
-    Memcpy3d, Memset,
+    AttributeValue, BatchNode, GraphNode, HostNode, KernelNode, KernelNodeV1, LaunchAttribute, MemAllocNode,
+    MemOp, Memcpy3d, Memset,
 };
 use crate::api::graph::widen;
 use crate::edge::{exports, get, put};
@@ -64,6 +64,18 @@ exports! { TABLE:
             graph::node(to)?.set_work(Work::Kernel(Arc::new(call)))?;
         }
         Ok(())
+    }
+    entry cuGraphMemAllocNodeGetParams: (node: u64, out: *mut MemAllocNode) {
+        match graph::node(node)?.work() {
+            Work::Allocate(allocation) => put(out, params::of_allocation(&allocation)),
+            _ => Err(Error::INVALID_VALUE),
+        }
+    }
+    entry cuGraphMemFreeNodeGetParams: (node: u64, out: *mut u64) {
+        match graph::node(node)?.work() {
+            Work::Free(address) => put(out, address),
+            _ => Err(Error::INVALID_VALUE),
+        }
     }
     entry cuGraphMemcpyNodeGetParams: (node: u64, out: *mut Memcpy3d) {
         match graph::node(node)?.work() {

@@ -1,14 +1,14 @@
 //! Launches.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::abi::{AttributeValue, LaunchAttribute, LaunchConfig};
 use crate::edge::{array, exports, get};
 use crate::error::Result;
 use crate::launch::{COOPERATIVE, Request, prepare};
 use crate::work::Work;
-use crate::{context, stream};
+use crate::{capture, context, stream};
 
 /// # Safety
 /// As [`prepare`].
@@ -16,7 +16,14 @@ unsafe fn launch(request: &Request, handle: u64) -> Result {
     context::healthy()?;
     let stream = stream::find(handle)?;
     // SAFETY: this function's contract.
-    stream.submit(Work::Kernel(Arc::new(unsafe { prepare(request) }?)))
+    stream.submit(Work::Kernel(Arc::new(unsafe { prepare(request) }?)))?;
+    if is_blocking() && !capture::is_capturing(&stream)? { stream.synchronize() } else { Ok(()) }
+}
+
+/// Whether launches return when the kernel has ended (`CUDA_LAUNCH_BLOCKING=1`).
+fn is_blocking() -> bool {
+    static BLOCKING: OnceLock<bool> = OnceLock::new();
+    *BLOCKING.get_or_init(|| std::env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"))
 }
 
 const COOPERATIVE_ONLY: LaunchAttribute =

@@ -1,7 +1,8 @@
 //! The linker: joins PTX inputs into one PTX image, which a module load accepts.
 //!
-//! A register limit travels in the image (`jit::Options::limited`). Machine code is not served, so object and cubin inputs answer NO_BINARY_FOR_GPU. The image lives until the link
-//! state is destroyed.
+//! Machine code is not served, so object and cubin inputs answer NO_BINARY_FOR_GPU; in place of the static device runtime, which is
+//! machine code, stands a PTX text with the barrier of cooperative grids. A register limit travels in the image
+//! (`jit::Options::limited`), which lives until the link state is destroyed.
 
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,10 @@ use crate::{context, image, module};
 const INPUT_CUBIN: u32 = 0;
 const INPUT_PTX: u32 = 1;
 const INPUT_FATBINARY: u32 = 2;
+const INPUT_LIBRARY: u32 = 4;
+
+/// What programs call from cudadevrt, as far as it is served.
+const DEVICE_RUNTIME: &str = include_str!("../devrt.ptx");
 
 #[derive(Debug, Default)]
 struct Link {
@@ -53,6 +58,15 @@ unsafe fn add(state: u64, kind: u32, data: *const c_void, bytes: usize) -> Resul
     match kind {
         INPUT_PTX | INPUT_FATBINARY if data.is_null() || bytes == 0 => return Err(Error::INVALID_VALUE),
         INPUT_PTX | INPUT_FATBINARY => {}
+        INPUT_LIBRARY if !data.is_null() => {
+            // SAFETY: this function's contract.
+            let archive = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) };
+            if !is_device_runtime(archive) {
+                return Err(Error::NO_BINARY_FOR_GPU);
+            }
+            link.add(DEVICE_RUNTIME);
+            return Ok(());
+        }
         INPUT_CUBIN..=5 => return Err(Error::NO_BINARY_FOR_GPU),
         _ => return Err(Error::INVALID_VALUE),
     }
@@ -63,6 +77,12 @@ unsafe fn add(state: u64, kind: u32, data: *const c_void, bytes: usize) -> Resul
     // SAFETY: the copy is NUL-terminated and complete.
     link.add(&unsafe { image::ptx(copy.as_ptr().cast(), major * 10 + minor) }?);
     Ok(())
+}
+
+/// Whether an archive is cudadevrt: the name of its member tells, the device code in it is compressed.
+fn is_device_runtime(archive: &[u8]) -> bool {
+    const MEMBER: &[u8] = b"cuda_device_runtime.o/";
+    archive.starts_with(b"!<arch>\n") && archive.windows(MEMBER.len()).any(|window| window == MEMBER)
 }
 
 /// # Safety

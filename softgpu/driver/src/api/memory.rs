@@ -5,13 +5,13 @@ use std::ffi::{c_int, c_void};
 use crate::abi::MemLocation;
 use crate::edge::{array, exports, get, put, put_some};
 use crate::error::{Error, Result};
-use crate::space::{Kind, SPACE};
+use crate::space::SPACE;
 use crate::{capture, context, memory, pointer, stream};
 
 /// Hints about managed memory have no effect beyond their checks: every byte is host memory already.
 fn check_managed(start: u64, bytes: usize) -> Result {
     context::healthy()?;
-    let is_managed = SPACE.find(start).is_some_and(|range| range.kind == Kind::Managed);
+    let is_managed = SPACE.find(start).is_some_and(|range| range.kind.is_managed());
     if bytes == 0 || !is_managed || !SPACE.covers(start, bytes as u64) {
         Err(Error::INVALID_VALUE)
     } else {
@@ -108,7 +108,7 @@ exports! { TABLE:
         stream: u64, address: u64, _length: usize, flags: u32
     ) {
         stream::find(stream)?;
-        let is_managed = SPACE.find(address).is_some_and(|range| range.kind == Kind::Managed);
+        let is_managed = SPACE.find(address).is_some_and(|range| range.kind.is_managed());
         if is_managed && matches!(flags, 1 | 2 | 4) { Ok(()) } else { Err(Error::INVALID_VALUE) }
     }
     entry cuMemRangeGetAttribute: (data: *mut c_void, bytes: usize, attribute: u32, address: u64, count: usize) {

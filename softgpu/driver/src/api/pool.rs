@@ -7,7 +7,10 @@ use crate::abi::{AccessDesc, MemLocation, PoolProps};
 use crate::device::Device;
 use crate::edge::{array, exports, get, put};
 use crate::error::{Error, Result};
-use crate::{capture, context, memory, stream};
+use crate::graph::memory::Allocation;
+use crate::space::Place;
+use crate::work::Work;
+use crate::{capture, context, memory, params, stream};
 
 /// # Safety
 /// `out` is null or valid for writing.
@@ -15,8 +18,15 @@ unsafe fn allocate(out: *mut u64, bytes: usize, pool: Option<u64>, stream: u64) 
     context::healthy()?;
     let stream = stream::find(stream)?;
     if capture::is_capturing(&stream)? {
-        // Memory nodes are not carried: a captured allocation would have to outlive this call.
-        return Err(capture::invalidate(&stream, Error::STREAM_CAPTURE_UNSUPPORTED));
+        let pool = memory::pool_of(pool.unwrap_or_else(|| memory::current_pool(stream.context.device)))?;
+        if out.is_null() || pool.place != Place::Device {
+            return Err(capture::invalidate(&stream, Error::INVALID_VALUE));
+        }
+        let allocation = Allocation::create(memory::device_props(pool.device), bytes as u64)?;
+        let address = allocation.address;
+        capture::add(&stream, &Work::Allocate(allocation))?;
+        // SAFETY: not null, so valid by this function's contract.
+        return unsafe { put(out, address) };
     }
     capture::forbid_unsafe()?;
     if out.is_null() {
@@ -27,13 +37,12 @@ unsafe fn allocate(out: *mut u64, bytes: usize, pool: Option<u64>, stream: u64) 
     unsafe { put(out, memory::allocate_async(pool, bytes, &stream)?) }
 }
 
-fn device_of(location: MemLocation, kind: u32) -> Result<Device> {
-    match (location.kind, kind) {
-        (1, 1) => Device::new(location.id),
-        (2..=4, 1) => Err(Error::NOT_SUPPORTED),
-        _ => Err(Error::INVALID_VALUE),
-    }
+/// A device's pinned memory, as the calls that name a device mean it.
+fn device_location(id: c_int) -> MemLocation {
+    MemLocation { kind: 1, id }
 }
+
+const PINNED: u32 = 1;
 
 exports! { TABLE:
     entry cuMemAllocAsync / cuMemAllocAsync_ptsz: (out: *mut u64, bytes: usize, stream: u64) {
@@ -45,7 +54,9 @@ exports! { TABLE:
     entry cuMemFreeAsync / cuMemFreeAsync_ptsz: (address: u64, stream: u64) {
         let stream = stream::find(stream)?;
         if capture::is_capturing(&stream)? {
-            return Err(capture::invalidate(&stream, Error::STREAM_CAPTURE_UNSUPPORTED));
+            // Memory from elsewhere cannot be freed at every launch of a graph.
+            let work = params::free(address).map_err(|error| capture::invalidate(&stream, error))?;
+            return capture::add(&stream, &work).map(drop);
         }
         memory::free_async(address, &stream)
     }
@@ -53,15 +64,17 @@ exports! { TABLE:
         put(pool, memory::default_pool(Device::new(device)?))
     }
     entry cuDeviceGetMemPool: (pool: *mut u64, device: c_int) { put(pool, memory::current_pool(Device::new(device)?)) }
-    entry cuDeviceSetMemPool: (device: c_int, pool: u64) { memory::set_current_pool(Device::new(device)?, pool) }
+    entry cuDeviceSetMemPool: (device: c_int, pool: u64) {
+        memory::set_current_pool_at(device_location(device), PINNED, pool)
+    }
     entry cuMemGetDefaultMemPool: (pool: *mut u64, location: *const MemLocation, kind: u32) {
-        put(pool, memory::default_pool(device_of(get(location)?, kind)?))
+        put(pool, memory::default_pool_at(get(location)?, kind)?)
     }
     entry cuMemGetMemPool: (pool: *mut u64, location: *const MemLocation, kind: u32) {
-        put(pool, memory::current_pool(device_of(get(location)?, kind)?))
+        put(pool, memory::current_pool_at(get(location)?, kind)?)
     }
     entry cuMemSetMemPool: (location: *const MemLocation, kind: u32, pool: u64) {
-        memory::set_current_pool(device_of(get(location)?, kind)?, pool)
+        memory::set_current_pool_at(get(location)?, kind, pool)
     }
     entry cuMemPoolCreate: (pool: *mut u64, props: *const PoolProps) {
         let props = get(props)?;
@@ -98,16 +111,19 @@ exports! { TABLE:
     entry cuMemPoolSetAccess: (pool: u64, grants: *const AccessDesc, count: usize) {
         memory::pool_of(pool)?;
         for grant in array(grants, count)? {
-            if grant.location.kind != 1 || !matches!(grant.flags, 0 | 3) {
-                return Err(Error::INVALID_VALUE);
+            match (grant.location.kind, grant.flags) {
+                (1, 0 | 3) => Device::new(grant.location.id).map(drop)?,
+                // All of a pool's memory is reachable from the host.
+                (2..=4, 3) => {}
+                _ => return Err(Error::INVALID_VALUE),
             }
-            Device::new(grant.location.id)?;
         }
         Ok(())
     }
     entry cuMemPoolGetAccess: (flags: *mut u32, pool: u64, location: *const MemLocation) {
         memory::pool_of(pool)?;
-        device_of(get(location)?, 1)?;
+        // Every place reaches every pool.
+        memory::default_pool_at(get(location)?, PINNED)?;
         put(flags, 3)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::memory::Allocation;
 use super::{Graph, Node};
 use crate::capture;
 use crate::context;
@@ -17,7 +18,12 @@ pub struct Exec {
     pub flags: u64,
     graph: Arc<Graph>,
     order: Vec<Arc<Node>>,
+    /// Memory that its launches allocate.
+    allocations: Vec<Arc<Allocation>>,
 }
+
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`.
+const AUTO_FREE: u64 = 1;
 
 static EXECS: Table<Exec> = Table::new();
 
@@ -45,13 +51,50 @@ pub fn instantiate(graph: &Graph, flags: u64) -> Result<u64> {
     context::healthy()?;
     let graph = graph.copy(false);
     let order = graph.ordered()?;
-    let exec = Arc::new(Exec { handle: handle::fresh(), flags, graph, order });
+    let allocations = order.iter().filter_map(|node| match node.work() {
+        Work::Allocate(allocation) => Some(allocation),
+        _ => None,
+    });
+    let mut exec =
+        Exec { handle: handle::fresh(), flags, graph, order: order.clone(), allocations: Vec::new() };
+    for allocation in allocations {
+        if !allocation.claim() {
+            return Err(Error::NOT_SUPPORTED);
+        }
+        exec.allocations.push(allocation);
+    }
+    let exec = Arc::new(exec);
     let handle = exec.handle;
     EXECS.insert(handle, exec);
     Ok(handle)
 }
 
+impl Drop for Exec {
+    fn drop(&mut self) {
+        self.allocations.iter().for_each(|allocation| allocation.release());
+    }
+}
+
 impl Exec {
+    /// Allocates and frees what the graph's nodes say, before any of its work is queued.
+    fn settle_memory(&self) -> Result {
+        let frees_itself = self.flags & AUTO_FREE != 0;
+        for allocation in self.allocations.iter().filter(|allocation| allocation.is_live()) {
+            if !frees_itself {
+                return Err(Error::INVALID_VALUE);
+            }
+            allocation.free()?;
+        }
+        for node in self.order.iter().filter(|node| node.holds_memory()) {
+            match node.work() {
+                Work::Allocate(allocation) => allocation.allocate(),
+                Work::Free(address) => super::memory::find(address).ok_or(Error::INVALID_VALUE)?.free()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The executable node of a node of the graph that was instantiated.
     pub fn node_of(&self, original: u64) -> Result<Arc<Node>> {
         self.order.iter().find(|node| node.original == original).cloned().ok_or(Error::INVALID_VALUE)
@@ -64,9 +107,13 @@ impl Exec {
             return stream.submit(Work::Child(self.graph.clone()));
         }
         capture::forbid_implicit(stream)?;
+        self.settle_memory()?;
         let mut tasks = Vec::new();
         for node in self.order.iter().filter(|node| node.is_enabled()) {
             prepare(node.work(), &mut tasks)?;
+        }
+        if !self.allocations.is_empty() {
+            tasks.push(Task::Hold(self.allocations.clone()));
         }
         stream.enqueue(Task::Sequence(tasks)).map(drop)
     }

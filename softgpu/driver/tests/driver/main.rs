@@ -1,12 +1,17 @@
 //! The driver's behaviour through its entry points, called as a C program calls them.
 
+mod arrays;
+mod cooperative;
 mod device;
 mod exports;
 mod faults;
+mod graph_memory;
 mod graphs;
+mod ipc;
 mod memory;
 mod modules;
 mod streams;
 mod stress;
 mod support;
+mod textures;
 mod two_processes;

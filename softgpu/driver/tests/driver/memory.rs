@@ -210,3 +210,43 @@ fn pools_allocate_in_stream_order() {
         assert_eq!(used, 0);
     });
 }
+
+#[test]
+fn pools_hand_out_memory_of_the_host_and_managed_memory() {
+    primary();
+    // CUmemPoolProps: allocation type and handle types, location.
+    let props = |kind: u64, location: u64, id: u64| {
+        let mut props = [0u64; 11];
+        (props[0], props[1]) = (kind, location | id << 32);
+        props
+    };
+    let attribute = |attribute: u32, address: u64| {
+        let mut value = 0u32;
+        ok!(memory::cuPointerGetAttribute((&raw mut value).cast(), attribute, address));
+        value
+    };
+    // Type and location, then memory type (1 host, 2 device) and whether it is managed.
+    for (kind, location, memory_type, managed) in
+        [(1, 3, 1, 0), (1, 2, 1, 0), (2, 1, 2, 1), (2, 0, 2, 1), (1, 1, 2, 0)]
+    {
+        let (mut pool, mut at, mut used) = (0, 0, 0u64);
+        ok!(pool::cuMemPoolCreate(&mut pool, props(kind, location, 0).as_ptr().cast()));
+        ok!(pool::cuMemAllocFromPoolAsync(&mut at, 10_000, pool, 0));
+        ok!(memset::cuMemsetD32_v2(at, 77, 2500));
+        // SAFETY: ten thousand bytes that the software GPU keeps in this process.
+        assert_eq!(unsafe { (at as *const u32).add(2499).read() }, 77);
+        assert_eq!((attribute(2, at), attribute(8, at) & 0xff), (memory_type, managed), "{kind} {location}");
+        ok!(pool::cuMemPoolGetAttribute(pool, 7, (&raw mut used).cast()));
+        assert_eq!(used, 10_000);
+        ok!(pool::cuMemFreeAsync(at, 0));
+        ok!(cuda::api::context::cuCtxSynchronize());
+        ok!(pool::cuMemPoolGetAttribute(pool, 7, (&raw mut used).cast()));
+        assert_eq!(used, 0);
+        assert_eq!(code!(memset::cuMemsetD8_v2(at, 0, 1)), INVALID_VALUE, "freed");
+        ok!(pool::cuMemPoolDestroy(pool));
+    }
+    let mut pool = 0;
+    for wrong in [props(1, 3, 5), props(1, 0, 0), props(3, 1, 0), props(1, 9, 0)] {
+        assert_eq!(code!(pool::cuMemPoolCreate(&mut pool, wrong.as_ptr().cast())), INVALID_VALUE);
+    }
+}

@@ -9,6 +9,7 @@ pub const SUCCESS: u32 = 0;
 pub const INVALID_VALUE: u32 = 1;
 pub const INVALID_CONTEXT: u32 = 201;
 pub const INVALID_HANDLE: u32 = 400;
+pub const NOT_READY: u32 = 600;
 pub const LAUNCH_OUT_OF_RESOURCES: u32 = 701;
 
 /// Panics with the call's name where it failed.

@@ -14,7 +14,7 @@ use super::scope::ModuleScope;
 use super::words::{Words, is_signed, type_bytes};
 use super::{
     alu_bits, alu_int, atomics, call, cfg, cluster, collective, compare, control, convert, float, hints,
-    matrix, mbarrier, moves, stack, video, wmma,
+    matrix, mbarrier, moves, stack, surface, texture, video, wmma,
 };
 
 /// Most virtual registers of a bank in one function.
@@ -279,6 +279,8 @@ impl<'a, 'm> Decoder<'a, 'm> {
             "wmma" => wmma::decode(d, i, &words),
             "mbarrier" => mbarrier::decode(d, i, &words),
             "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => matrix::decode(d, i, &words),
+            "tex" | "tld4" | "txq" | "suq" => texture::decode(d, i, &words),
+            "suld" | "sust" => surface::decode(d, i, &words),
             video if video.starts_with('v') => video::decode(d, i, &words),
             _ => unsupported(""),
         }?;

@@ -1,6 +1,6 @@
 //! Sizes and places of data: variables, kernel parameters, initialisers.
 
-use lightos_kernels::ptx::ast::{Initializer, Variable};
+use lightos_kernels::ptx::ast::{Initializer, Type, Variable};
 
 use super::ParamInfo;
 use super::decode::{Decoded, invalid, unsupported};
@@ -9,6 +9,9 @@ use super::words::type_bytes;
 
 /// Size and alignment of a variable in bytes. An unsized array (`name[]`) has size 0.
 pub fn variable_size(variable: &Variable) -> Decoded<(u64, u64)> {
+    if let Type::TexRef | Type::SamplerRef | Type::SurfRef = variable.ty {
+        return unsupported(format!("'{}' is a texture, sampler or surface reference", variable.name));
+    }
     let element = u64::from(type_bytes(variable.ty)) * u64::from(variable.vector.max(1));
     let mut bytes = element;
     for dim in &variable.dims {

@@ -1,5 +1,6 @@
 //! One warp: registers, paths, local memory, and the loop that executes instructions.
 
+use super::image::lookup::ObjectCache;
 use super::lanes::{Registers, Words};
 use super::memory::{LocalMemory, RangeCache};
 use super::op::{Flow, Machine, NEGATED, NONE};
@@ -35,6 +36,7 @@ pub struct Warp {
     pub thread: [Words; 3],
     pub local: LocalMemory,
     pub ranges: RangeCache,
+    pub objects: ObjectCache,
     pub stats: RunStats,
     pub fault: Option<Box<Fault>>,
 }
@@ -52,6 +54,7 @@ impl Warp {
             thread: [[0; 32]; 3],
             local: LocalMemory::default(),
             ranges: RangeCache::default(),
+            objects: ObjectCache::default(),
             stats: RunStats::default(),
             fault: None,
         }

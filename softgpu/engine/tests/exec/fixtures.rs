@@ -6,13 +6,12 @@ use crate::harness::Device;
 
 /// Fixtures that cannot load, with the word their JIT log must name. The last field: because of an instruction that the
 /// machine does not carry, not because the module is incomplete.
-const REFUSED: [(&str, &str, bool); 7] = [
+const REFUSED: [(&str, &str, bool); 6] = [
     ("triton-matmul.sm_90", "wgmma.fence", true),
     ("launch_bounds.13_5", "reqnctapercluster", true),
     ("relocatable.", "unresolved extern 'table'", false),
-    ("odd-syntax.", "tex.2d", true),
+    ("odd-syntax.", "cp.async.bulk.tensor", true),
     ("llvm-style.", "cp.async.bulk.tensor", true),
-    ("textures.", "tex.2d", true),
     ("tensor-cores.", "cp.async.bulk", true),
 ];
 

@@ -1,8 +1,10 @@
 //! Loads PTX, gives it memory, runs it.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use lightos_softgpu_engine::exec::image::{Surface, Texture};
 use lightos_softgpu_engine::exec::{Environment, Fault, Grid, LoadError, Memory, Program, RunStats};
 
 /// Device memory as leaked host allocations: tests are short.
@@ -12,6 +14,8 @@ pub struct Device {
     epoch: AtomicU64,
     pub cancel: AtomicBool,
     pub printed: Mutex<String>,
+    textures: Mutex<HashMap<u64, Arc<Texture>>>,
+    surfaces: Mutex<HashMap<u64, Arc<Surface>>>,
 }
 
 impl Memory for Device {
@@ -21,6 +25,14 @@ impl Memory for Device {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    fn texture(&self, handle: u64) -> Option<Arc<Texture>> {
+        self.textures.lock().unwrap().get(&handle).cloned()
+    }
+
+    fn surface(&self, handle: u64) -> Option<Arc<Surface>> {
+        self.surfaces.lock().unwrap().get(&handle).cloned()
     }
 }
 
@@ -35,6 +47,28 @@ impl Device {
         self.ranges.lock().unwrap().push((start, start + bytes));
         self.epoch.fetch_add(1, Ordering::Release);
         start
+    }
+
+    /// Takes the address of an allocation away from kernels.
+    pub fn forget(&self, address: u64) {
+        self.ranges.lock().unwrap().retain(|(start, _)| *start != address);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Handle of a new texture object; handles of textures are odd, those of surfaces even.
+    pub fn texture(&self, texture: Texture) -> u64 {
+        let mut textures = self.textures.lock().unwrap();
+        let handle = 0x7e01 + 2 * textures.len() as u64;
+        textures.insert(handle, Arc::new(texture));
+        handle
+    }
+
+    /// Handle of a new surface object.
+    pub fn surface(&self, surface: Surface) -> u64 {
+        let mut surfaces = self.surfaces.lock().unwrap();
+        let handle = 0x7e00 + 2 * surfaces.len() as u64;
+        surfaces.insert(handle, Arc::new(surface));
+        handle
     }
 
     pub fn upload<T: Copy>(&self, data: &[T]) -> u64 {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use lightos_softgpu_engine::exec::Fault;
+use lightos_softgpu_engine::exec::image::{AddressMode, Format, Geometry, Sampler, Surface, Texture};
 
 use crate::harness::{Device, HEADER, kernel, shape};
 
@@ -83,25 +84,52 @@ fn damaged_compiler_output_loads_or_is_refused() {
     assert!(loaded > 100, "only {loaded} of the damaged modules loaded");
 }
 
+/// `in` is a texture's handle; its low bit off is a surface's.
+const IMAGES: &str = "
+    ld.param.u64 %rd1, [in]; mov.f32 %f1, 0f40200000; cvt.rn.f32.u32 %f2, %r0; mul.lo.u32 %r1, %r0, 4; mov.u32 %r9, 7;
+    tex.2d.v4.f32.f32 {%f3, %f4, %f5, %f6}, [%rd1, {%f1, %f2}]; tld4.g.2d.v4.f32.f32 {%f7, %f8, %f9, %f10}, [%rd1, {%f2, %f1}];
+    tex.2d.v4.u32.s32 {%r2, %r3, %r4, %r5}, [%rd1, {%r0, 1}]; txq.width.b32 %r6, [%rd1]; and.b64 %rd2, %rd1, -2;
+    suld.b.2d.v2.b16.zero {%h1, %h2}, [%rd2, {%r1, %r9}]; sust.b.2d.b32.clamp [%rd2, {%r1, %r9}], {%r6};
+    suld.b.2d.b8.trap {%h3}, [%rd2, {3, 2}]; suq.height.b32 %r7, [%rd2]; sub.f32 %f2, %f3, %f6; st.global.f32 [%rd0], %f2; ret;";
+
 #[test]
 fn damaged_programs_neither_panic_nor_hang() {
     let newer = kernel(TABLES).replacen(HEADER, &format!("{HEADER}{HELPERS}"), 1);
     for (text, least) in [(kernel(BODY), 300), (newer, 300)] {
-        let ran = damage(&text, 2000);
+        let ran = damage(&text, 2000, |_, out| out);
         assert!(ran > least, "only {ran} of the damaged programs loaded");
     }
+}
+
+#[test]
+fn damaged_image_accesses_neither_panic_nor_hang() {
+    let ran = damage(&kernel(IMAGES), 3000, |device, _| {
+        let mut next = crate::textures::noise();
+        let mut fill = || (next() * 256.0) as u8;
+        let (image, _) = crate::textures::texels(device, Geometry::D2, Format::Half, 4, [5, 4, 1], &mut fill);
+        let sampler = Sampler {
+            address: [AddressMode::Mirror; 3],
+            linear: true,
+            normalized: true,
+            as_integer: false,
+            border: [0; 4],
+        };
+        device.surface(Surface(image));
+        device.texture(Texture { texels: image, sampler })
+    });
+    assert!(ran > 300, "only {ran} of the damaged programs loaded");
 }
 
 /// The examples of docs/PTX.md, as they stand and damaged. Registers are zero, so most of them fault.
 #[test]
 fn examples_of_the_audit_neither_panic_nor_hang() {
     for text in crate::audit::carried() {
-        damage(&text, 12);
+        damage(&text, 12, |_, out| out);
     }
 }
 
-/// Runs `count` damaged forms of `text`, as far as they load, and gives their number.
-fn damage(text: &str, count: usize) -> usize {
+/// Runs `count` damaged forms of `text`, as far as they load, and gives their number. `input` gives the kernel's `in`.
+fn damage(text: &str, count: usize, input: impl Fn(&Device, u64) -> u64) -> usize {
     assert!(Device::default().load(text).is_ok(), "{}", Device::default().load(text).unwrap_err());
     let pieces: Vec<&str> = text.split_inclusive([' ', ',', ';', '.', '{', '[']).collect();
     let mut next = noise();
@@ -115,8 +143,9 @@ fn damage(text: &str, count: usize) -> usize {
         }
         ran += 1;
         let out = device.allocate(64 * 8);
+        let input = input(&device, out);
         std::thread::scope(|scope| {
-            let run = scope.spawn(|| device.run(&program, "k", shape(1, 40), &[out, out]));
+            let run = scope.spawn(|| device.run(&program, "k", shape(1, 40), &[out, input]));
             let started = std::time::Instant::now();
             while !run.is_finished() && started.elapsed().as_millis() < 100 {
                 std::thread::yield_now();
