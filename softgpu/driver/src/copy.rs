@@ -3,6 +3,7 @@
 //! Every copy is a box of rows between two pitched places; 1D and 2D copies are boxes of height or depth 1.
 
 use crate::abi::{MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d, Memset};
+use crate::check;
 use crate::error::{Error, Result};
 use crate::space::SPACE;
 
@@ -148,6 +149,7 @@ impl Plan {
                 // SAFETY: device sides were checked against the address space, and freeing memory waits for queued work;
                 // host sides are the caller's to keep valid, as CUDA asks.
                 unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, self.width as usize) };
+                check::wrote(dst, self.width);
             }
         }
     }
@@ -187,6 +189,7 @@ pub fn run_fill(fill: &Memset) {
                 _ => std::slice::from_raw_parts_mut(row as *mut u32, fill.width).fill(fill.value),
             }
         }
+        check::wrote(row, fill.width as u64 * u64::from(fill.element_bytes));
     }
 }
 

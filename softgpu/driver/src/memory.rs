@@ -300,6 +300,11 @@ pub fn create_pool(props: &PoolProps) -> Result<u64> {
     }
 }
 
+/// Handles of the pools that the program has created.
+pub(crate) fn created_pools() -> Vec<u64> {
+    POOLS.all(|pool| !pool.is_default).iter().map(|pool| pool.handle).collect()
+}
+
 /// `cuMemPoolDestroy`: the device falls back to its default pool.
 pub fn destroy_pool(handle: u64) -> Result {
     let pool = pool_of(handle)?;

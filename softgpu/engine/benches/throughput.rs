@@ -38,7 +38,8 @@ fn measure(name: &str, program: &Program, kernel: &str, grid: [u32; 3], block: [
         return;
     }
     let cancel = AtomicBool::new(false);
-    let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
+    let environment =
+        Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {}, check: None };
     let grid = Grid { grid, block, dynamic_shared_bytes: 0, params, cooperative: false };
     let run = || program.run(kernel, &grid, &environment).expect("the bench kernel runs");
     run();
@@ -83,7 +84,8 @@ fn main() {
 
     let empty = load(&format!("{HEADER}.visible .entry k() {{ ret; }}"));
     let cancel = AtomicBool::new(false);
-    let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
+    let environment =
+        Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {}, check: None };
     let grid =
         Grid { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0, params: &[], cooperative: false };
     let (started, launches) = (Instant::now(), 100_000);

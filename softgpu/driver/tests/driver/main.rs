@@ -1,5 +1,6 @@
 //! The driver's behaviour through its entry points, called as a C program calls them.
 
+mod check;
 mod device;
 mod exports;
 mod faults;

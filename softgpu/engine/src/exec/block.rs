@@ -5,6 +5,7 @@
 
 use super::op::{GridRun, Machine};
 use super::warp::{Pause, Warp};
+use super::watch::Watch;
 use super::{Fault, Place, RunStats};
 
 /// Turns after which a block that still runs stops holding lanes back to meet others.
@@ -35,6 +36,8 @@ pub struct Block {
     pub barriers: [Barrier; BARRIERS],
     /// Live lanes of each warp.
     pub live: Vec<u32>,
+    /// What the checks know, where the grid is checked.
+    pub watch: Option<Box<Watch>>,
 }
 
 impl Block {
@@ -128,6 +131,9 @@ impl Resident {
                 warp.local.reserve(function.local_bytes);
                 warp.shape(i as u32, grid.block);
             }
+        }
+        if let Some(checker) = grid.environment.check.filter(|checker| checker.watches()) {
+            self.block.watch.get_or_insert_default().start(grid, checker);
         }
         self.block.live.clear();
         for warp in &mut self.warps {

@@ -6,6 +6,7 @@
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
+use super::access::{Access, Touch};
 use super::builtin;
 use super::decode::{Bank, Decoded, Decoder, Local, invalid};
 use super::lanes::Bases;
@@ -50,7 +51,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             site.arguments.push(argument(d, argument_operand, false)?);
         }
     }
-    let mut op = Op::new(call);
+    let mut op = Op { access: Access::of(Touch::Call), ..Op::new(call) };
     op.b = d.function.calls.len() as u32;
     d.function.calls.push(site);
     match d.local(target) {

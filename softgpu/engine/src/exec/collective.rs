@@ -5,10 +5,13 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, Touch};
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::lanes::{LANES, Words as Lanes};
 use super::op::{Flow, Machine, NONE, Op};
 use super::words::Words;
+
+const COLLECTIVE: Access = Access::of(Touch::Collective);
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     let sync = w.has("sync");
@@ -26,7 +29,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             operands(i, 2)?;
             let (leader, elected) = targets(d, &i.operands[0], Type::B32)?;
             let members = d.source(&i.operands[1], Type::B32)?;
-            d.emit(Op { dst: leader, b: elected, d: members, ..Op::new(elect) });
+            d.emit(Op { dst: leader, b: elected, d: members, access: COLLECTIVE, ..Op::new(elect) });
             Ok(())
         }
     }
@@ -86,7 +89,17 @@ fn shuffle<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync:
     let c = d.source(&i.operands[3], Type::B32)?;
     let members = if sync { d.source(&i.operands[4], Type::B32)? } else { NONE };
     let flags = modes.iter().position(|&known| known == mode).unwrap_or(0) as u32;
-    d.emit(Op { dst, a, b, c, d: members, flags, extra: u64::from(predicate), ..Op::new(shuffled) });
+    d.emit(Op {
+        dst,
+        a,
+        b,
+        c,
+        d: members,
+        flags,
+        extra: u64::from(predicate),
+        access: COLLECTIVE,
+        ..Op::new(shuffled)
+    });
     Ok(())
 }
 
@@ -127,7 +140,7 @@ fn vote<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync: bo
     let dst = d.destination(&i.operands[0], if flags == 3 { Type::B32 } else { Type::Pred })?;
     let a = d.source(&i.operands[1], Type::Pred)?;
     let members = if sync { d.source(&i.operands[2], Type::B32)? } else { NONE };
-    d.emit(Op { dst, a, d: members, flags, ..Op::new(voted) });
+    d.emit(Op { dst, a, d: members, flags, access: COLLECTIVE, ..Op::new(voted) });
     Ok(())
 }
 
@@ -156,7 +169,7 @@ fn matching<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
     let members = d.source(&i.operands[2], Type::B32)?;
     // Bit 0: all lanes must agree; bit 1: 64-bit values.
     let flags = u32::from(all) | u32::from(bank(ty)? == Bank::Long) << 1;
-    d.emit(Op { dst, a, b: predicate, d: members, flags, ..Op::new(matched) });
+    d.emit(Op { dst, a, b: predicate, d: members, flags, access: COLLECTIVE, ..Op::new(matched) });
     Ok(())
 }
 
@@ -189,7 +202,7 @@ fn reduction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> 
     operands(i, 3)?;
     let a = d.source(&i.operands[1], Type::B32)?;
     let members = d.source(&i.operands[2], Type::B32)?;
-    d.emit_to(Op { a, d: members, flags, ..Op::new(reduced) }, &i.operands[0], Type::B32)
+    d.emit_to(Op { a, d: members, flags, access: COLLECTIVE, ..Op::new(reduced) }, &i.operands[0], Type::B32)
 }
 
 fn reduced(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {

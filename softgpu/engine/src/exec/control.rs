@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
+use super::access::{Access, Touch};
 use super::block::BARRIERS;
 use super::decode::{Decoded, Decoder, Local, invalid, operands, unsupported};
 use super::op::{Flow, Kind, Machine, NONE, Op};
@@ -146,7 +147,7 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
         w.has("sync");
         operands(i, 1)?;
         let a = d.source(&i.operands[0], Type::B32)?;
-        d.emit(Op { a, ..Op::new(warp_sync) });
+        d.emit(Op { a, access: Access::of(Touch::WarpBarrier), ..Op::new(warp_sync) });
         return Ok(());
     }
     if w.has("cluster") {
@@ -155,16 +156,16 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
         w.ignore(&["arrive", "acquire", "release", "relaxed", "aligned"]);
         if wait {
             let a = d.constants().word(0);
-            d.emit(Op { a, ..Op::new(barrier_sync) });
+            d.emit(Op { a, access: Access::of(Touch::Barrier), ..Op::new(barrier_sync) });
         }
         return Ok(());
     }
     w.ignore(&["cta", "aligned"]);
     let mut values = i.operands.as_slice();
     let mut op = match w.one_of(&["sync", "arrive", "red"]) {
-        Some("sync") => Op::new(barrier_sync),
-        Some("arrive") => Op::new(barrier_arrive),
-        Some(_) => Op::new(barrier_reduce),
+        Some("sync") => Op { access: Access::of(Touch::Barrier), ..Op::new(barrier_sync) },
+        Some("arrive") => Op { access: Access::of(Touch::BarrierArrive), ..Op::new(barrier_arrive) },
+        Some(_) => Op { access: Access::of(Touch::Barrier), ..Op::new(barrier_reduce) },
         None => return invalid("a barrier syncs, arrives or reduces"),
     };
     if let Some(how) = w.one_of(&["popc", "and", "or"]) {

@@ -6,6 +6,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
+use super::access::{Access, READS, STRONG, Touch, WRITES};
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::LANES;
 use super::moves::{lists, take_ordering, take_space};
@@ -110,10 +111,13 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             op.c = u32::from(parity);
             op.d = u32::from(name == "try_wait");
             op.run = wait;
+            op.access = Access { touch: Touch::MbarrierWait, bytes: 8, flags: READS | STRONG };
             return d.emit_to(op, &i.operands[0], Type::Pred);
         }
     };
     op.flags |= kind << KIND_SHIFT;
+    let flags = if kind == INIT { WRITES } else { READS | WRITES | STRONG };
+    op.access = Access { touch: Touch::Mbarrier, bytes: 8, flags };
     op.b = match value {
         Some(value) => d.source(value, Type::U32)?,
         None => d.constants().word(1),
@@ -231,23 +235,59 @@ pub fn bulk_copy<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>)
     }
     let c = list.len() as u32;
     let b = d.list(list);
-    d.emit(Op { a: source.base, extra: source.offset, flags: source.flags, b, c, ..Op::new(copy) });
+    d.emit(Op {
+        a: source.base,
+        extra: source.offset,
+        flags: source.flags,
+        b,
+        c,
+        access: Access::of(Touch::CopyBulk),
+        ..Op::new(copy)
+    });
     Ok(())
 }
 
-fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let [base, flags, low, high, bytes, signal @ ..] = lists(m, op.b, op.c) else { return Flow::Next };
+/// What a bulk copy names.
+pub struct Ends {
+    source: Op,
+    target: Op,
+    /// Bytes to copy.
+    pub lengths: [u32; LANES],
+    /// The access to the `mbarrier` that the copy completes on.
+    pub signal: Option<Op>,
+}
+
+impl Ends {
+    /// The access to the source, `at` bytes in.
+    pub fn source_at(&self, at: u64) -> Op {
+        Op { extra: self.source.extra.wrapping_add(at), ..self.source }
+    }
+
+    pub fn target_at(&self, at: u64) -> Op {
+        Op { extra: self.target.extra.wrapping_add(at), ..self.target }
+    }
+}
+
+pub fn ends(m: &Machine<'_>, op: &Op) -> Option<Ends> {
+    let [base, flags, low, high, bytes, signal @ ..] = lists(m, op.b, op.c) else { return None };
     let target = Op { a: *base, flags: *flags, extra: u64::from(*low) | u64::from(*high) << 32, ..*op };
-    let lengths = *m.words(*bytes);
+    let signal = match *signal {
+        [base, flags, offset] => Some(Op { a: base, flags, extra: u64::from(offset), ..*op }),
+        _ => None,
+    };
+    Some(Ends { source: *op, target, lengths: *m.words(*bytes), signal })
+}
+
+fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let Some(ends) = ends(m, op) else { return Flow::Next };
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
         // Bulk copies move multiples of 16 bytes between addresses that are multiples of 16.
-        for at in (0..u64::from(lengths[lane])).step_by(16) {
-            let step = |op: &Op| Op { extra: op.extra.wrapping_add(at), ..*op };
-            let ends = m
-                .resolve(&step(op), 1 << lane, 16)
-                .and_then(|from| m.resolve(&step(&target), 1 << lane, 16).map(|to| (from[lane], to[lane])));
-            let (from, to) = match ends {
-                Ok(ends) => ends,
+        for at in (0..u64::from(ends.lengths[lane])).step_by(16) {
+            let hosts = m.resolve(&ends.source_at(at), 1 << lane, 16).and_then(|from| {
+                m.resolve(&ends.target_at(at), 1 << lane, 16).map(|to| (from[lane], to[lane]))
+            });
+            let (from, to) = match hosts {
+                Ok(hosts) => hosts,
                 Err(flow) => return flow,
             };
             for half in [0, 8] {
@@ -256,15 +296,14 @@ fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
             }
         }
     }
-    let [base, flags, offset] = *signal else { return Flow::Next };
-    let object = Op { a: base, flags, extra: u64::from(offset), ..*op };
+    let Some(object) = ends.signal else { return Flow::Next };
     let hosts = match m.resolve(&object, mask, 8) {
         Ok(hosts) => hosts,
         Err(flow) => return flow,
     };
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
         update(hosts[lane], |mut object| {
-            object.bytes -= i64::from(lengths[lane]);
+            object.bytes -= i64::from(ends.lengths[lane]);
             object
         });
     }

@@ -86,6 +86,10 @@ impl Warp {
 impl Machine<'_> {
     /// Runs the warp for at most `quantum` instructions.
     pub fn run(&mut self, quantum: u32) -> Pause {
+        if self.block.watch.is_some() { self.turn::<true>(quantum) } else { self.turn::<false>(quantum) }
+    }
+
+    fn turn<const WATCHED: bool>(&mut self, quantum: u32) -> Pause {
         if !self.wake() {
             return if self.warp.done() { Pause::Done } else { Pause::Blocked };
         }
@@ -108,7 +112,7 @@ impl Machine<'_> {
                         continue;
                     }
                 }
-                flow = (op.run)(self, op, mask);
+                flow = if WATCHED { self.watched(op, mask) } else { (op.run)(self, op, mask) };
                 if flow != Flow::Next {
                     break;
                 }

@@ -7,6 +7,7 @@
 use half::f16;
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, READS, Touch, WRITES};
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::{FULL, LANES};
 use super::matrix::value;
@@ -119,6 +120,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         d: stride,
         extra: address.offset,
         flags: address.flags,
+        access: Access { touch: Touch::Matrix, bytes: 0, flags: if stores { WRITES } else { READS } },
         ..Op::new(run)
     });
     // The fragment's word follows the registers.
@@ -147,6 +149,17 @@ fn each(
         access(m, shape, host, shape.place(e));
     }
     Flow::Next
+}
+
+/// For each element that a load or store touches: the access of one lane that reaches it, the lane whose element it is, and
+/// its size in bytes.
+pub fn elements(m: &Machine<'_>, op: &Op) -> impl Iterator<Item = (Op, usize, u32)> + use<> {
+    let shape = Fragment::of(lists(m, op.b + op.c, 1)[0]);
+    let (op, stride) = (*op, u64::from(m.words(op.d)[0]));
+    (0..shape.rows * shape.columns).map(move |e| {
+        let extra = op.extra.wrapping_add(shape.offset(e, stride));
+        (Op { extra, ..op }, shape.place(e).0, shape.bits() / 8)
+    })
 }
 
 #[cold]
@@ -227,7 +240,8 @@ fn multiply<'a>(
     table.extend(slots);
     let c = table.len() as u32;
     let b = d.list(table);
-    d.emit(Op { a: NONE, b, c, flags: u32::from(saturates), ..Op::new(multiplied) });
+    let access = Access::of(Touch::Collective);
+    d.emit(Op { a: NONE, b, c, flags: u32::from(saturates), access, ..Op::new(multiplied) });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lightos_softgpu_engine::check::{self, Checker};
 use lightos_softgpu_engine::exec::{Environment, Fault, Grid, LoadError, Memory, Program, RunStats};
 
 /// Device memory as leaked host allocations: tests are short.
@@ -12,6 +13,8 @@ pub struct Device {
     epoch: AtomicU64,
     pub cancel: AtomicBool,
     pub printed: Mutex<String>,
+    /// Watches all runs; without one, the checker that `SOFTGPU_CHECK` asks for does.
+    pub checker: Option<Checker>,
 }
 
 impl Memory for Device {
@@ -80,7 +83,9 @@ impl Device {
             cooperative: shape.cooperative,
         };
         let print = |text: &str| self.printed.lock().unwrap().push_str(text);
-        let environment = Environment { memory: self, sm_count: 132, cancel: &self.cancel, print: &print };
+        let check = self.checker.as_ref().or(check::get());
+        let environment =
+            Environment { memory: self, sm_count: 132, cancel: &self.cancel, print: &print, check };
         program.run(kernel, &grid, &environment)
     }
 }

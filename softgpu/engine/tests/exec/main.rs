@@ -1,5 +1,6 @@
 //! The interpreter, instruction family by family, against values computed in Rust.
 
+mod checks;
 mod compiled;
 mod control;
 mod fixtures;
