@@ -25,6 +25,8 @@ pub fn start() {
     });
 }
 
+type IsKind = fn(Kind) -> bool;
+
 fn follows(range: &Range) -> bool {
     matches!(range.kind, Kind::Device | Kind::Pool(_))
 }
@@ -84,7 +86,7 @@ fn report(checker: &Checker, when: &str, of: impl Fn(u64) -> bool) {
     let is_left =
         |range: &Range| of(range.context) && !range.is_freed.load(std::sync::atomic::Ordering::Relaxed);
     let ranges = SPACE.all();
-    let kinds: [(&str, fn(Kind) -> bool); 5] = [
+    let kinds: [(&str, IsKind); 5] = [
         ("device memory", |kind| kind == Kind::Device),
         ("managed memory", |kind| kind == Kind::Managed),
         ("pool memory", |kind| matches!(kind, Kind::Pool(_))),

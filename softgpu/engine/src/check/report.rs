@@ -145,7 +145,7 @@ impl Reports {
         if let Some((start, size)) = allocation {
             let _ = write!(text, " (byte {} of {size} allocated at {start:#x})", address - start);
         }
-        let _ = write!(text, ", kernel {kernel} line {line} block {block:?} thread {thread:?}\n");
+        let _ = writeln!(text, ", kernel {kernel} line {line} block {block:?} thread {thread:?}");
         (self.output)(&text);
     }
 

@@ -64,6 +64,9 @@ pub struct Op {
     pub extra: u64,
 }
 
+/// What the checks must know fits into what alignment leaves over.
+const _: () = assert!(size_of::<Op>() == 56);
+
 impl Op {
     pub fn new(run: Handler) -> Op {
         Op::of(Kind::Plain, run)

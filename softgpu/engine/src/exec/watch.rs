@@ -184,8 +184,9 @@ impl Watch {
             let differs = |&&(offset, other): &&(u64, Entry)| {
                 stored(lane, offset) != stored(usize::from(other.thread) % LANES, offset)
             };
-            if let Some(&(offset, other)) = twice.iter().find(differs) {
-                self.report_race(site, span, offset, other, site.flags);
+            if let Some(&(_, other)) = twice.iter().find(differs) {
+                let start = span.host - m.block.shared.as_ptr() as u64;
+                self.report_race(site, span, start, other, site.flags);
             }
             if strong && site.flags & WRITES != 0 {
                 self.release(m, lane, host);
