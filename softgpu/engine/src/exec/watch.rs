@@ -167,9 +167,11 @@ impl Watch {
         let strong = site.flags & STRONG != 0;
         for lane in lanes(mask) {
             let host = hosts[lane];
+            let words = || (host..host + u64::from(element * count)).step_by(8);
             // Who gets no value learns nothing of others (`red`).
-            if strong && site.flags & READS != 0 && op.dst != NONE {
-                self.acquire(m, lane, host);
+            let is_blank = site.flags & WRITES != 0 && op.dst == NONE;
+            if strong && site.flags & READS != 0 && !is_blank {
+                words().for_each(|word| self.acquire(m, lane, word));
             }
             let span = Span { lane, host, bytes: element * count, element };
             let twice = self.touch(m, site, span, site.flags);
@@ -189,7 +191,7 @@ impl Watch {
                 self.report_race(site, span, start, other, site.flags);
             }
             if strong && site.flags & WRITES != 0 {
-                self.release(m, lane, host);
+                words().for_each(|word| self.release(m, lane, word));
             }
         }
         Ok(())

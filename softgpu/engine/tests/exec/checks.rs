@@ -208,6 +208,12 @@ fn lanes_of_a_warp_need_order_too() {
     let flag = |body: &str| format!("mov.u32 %r9, 1; @!%p9 st.shared.u32 [s+1020], %r9; bar.sync 0; {body}");
     let start = "setp.ne.u32 %p9, %r0, 0; ";
     assert_clean(WORDS, &format!("{start}{}", flag(relay)), 64);
+    // The flag may be read as the last element of a vector.
+    let wide = "ld.volatile.shared.v4.u32 {%r10, %r11, %r12, %r4}, [s+1008];";
+    let vector = flag(relay).replace("ld.acquire.cta.shared.u32 %r4, [s+1020];", wide);
+    let aligned = ".shared .align 16 .b32 s[256];";
+    let text = reports(aligned, &format!("{start}{vector}"), 64);
+    assert!(text.contains(" 0 races"), "{text}");
     let cut = relay.replace("MEET: bar.warp.sync -1;", "MEET:");
     assert!(reports(WORDS, &format!("{start}{}", flag(&cut)), 64).contains("1 races"));
 }
