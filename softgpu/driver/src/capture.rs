@@ -319,14 +319,18 @@ pub fn forbid_unsafe() -> Result {
     if forbidden { Err(Error::STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
 }
 
-/// Refuses a call that waits for everything, the captured streams included, whatever the mode.
+/// Refuses a call that waits for everything, the streams that this thread captures included, whatever the mode.
 pub fn forbid_all() -> Result {
     if ACTIVE.load(Ordering::Acquire) == 0 {
         return Ok(());
     }
-    let sessions = lock(&SESSIONS);
-    sessions.iter().for_each(|session| session.invalid.store(true, Ordering::Release));
-    if sessions.is_empty() { Ok(()) } else { Err(Error::STREAM_CAPTURE_UNSUPPORTED) }
+    let me = std::thread::current().id();
+    let mut own = false;
+    for session in lock(&SESSIONS).iter().filter(|session| session.thread == me) {
+        session.invalid.store(true, Ordering::Release);
+        own = true;
+    }
+    if own { Err(Error::STREAM_CAPTURE_UNSUPPORTED) } else { forbid_unsafe() }
 }
 
 impl Session {

@@ -167,6 +167,11 @@ pub fn create(device: Device, flags: u32, api_version: u32) -> Result<Arc<Contex
     Ok(context)
 }
 
+/// Handles of the contexts that the program has created and not destroyed.
+pub(crate) fn created() -> Vec<u64> {
+    CONTEXTS.all(|context| !context.primary).iter().map(|context| context.handle).collect()
+}
+
 /// `cuCtxDestroy`: pops it where it is this thread's current context.
 pub fn destroy(handle: u64) -> Result {
     let context = CONTEXTS.get(handle).ok_or(Error::INVALID_CONTEXT)?;
@@ -382,6 +387,7 @@ impl Context {
             streams.iter().for_each(|stream| stream.drain());
         }
         self.flush_output();
+        crate::check::context_ends(self.handle);
         CONTEXTS.remove(self.handle);
         for stream in streams {
             stream.close();

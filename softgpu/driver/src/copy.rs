@@ -4,6 +4,7 @@
 
 use crate::abi::{MEMORY_ARRAY, MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d, Memset};
 use crate::array;
+use crate::check;
 use crate::error::{Error, Result};
 use crate::space::SPACE;
 
@@ -166,6 +167,7 @@ impl Plan {
                 // SAFETY: device sides were checked against the address space, and freeing memory waits for queued work;
                 // host sides are the caller's to keep valid, as CUDA asks.
                 unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, self.width as usize) };
+                check::wrote(dst, self.width);
             }
         }
     }
@@ -205,6 +207,7 @@ pub fn run_fill(fill: &Memset) {
                 _ => std::slice::from_raw_parts_mut(row as *mut u32, fill.width).fill(fill.value),
             }
         }
+        check::wrote(row, fill.width as u64 * u64::from(fill.element_bytes));
     }
 }
 

@@ -42,6 +42,7 @@ pub fn init(flags: u32) -> Result {
         unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
     });
     LIFE.store(READY, Ordering::Release);
+    crate::check::start();
     Ok(())
 }
 

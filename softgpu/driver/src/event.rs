@@ -118,6 +118,11 @@ pub fn destroy(handle: u64) -> Result {
     EVENTS.remove(handle).map(drop).ok_or(Error::INVALID_HANDLE)
 }
 
+/// Handles of the events of the contexts that `of` accepts.
+pub(crate) fn created(of: impl Fn(u64) -> bool) -> Vec<u64> {
+    EVENTS.all(|event| of(event.context)).iter().map(|event| event.handle).collect()
+}
+
 pub(crate) fn forget_context(context: u64) {
     EVENTS.retain(|event| event.context != context);
 }

@@ -42,6 +42,14 @@ impl<T> Table<T> {
         self.write().retain(|_, object| keep(object));
     }
 
+    /// Every object for which `which` holds, in the order of their handles.
+    pub fn all(&self, which: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        let table = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut found: Vec<_> = table.iter().filter(|(_, object)| which(object)).collect();
+        found.sort_unstable_by_key(|(handle, _)| **handle);
+        found.into_iter().map(|(_, object)| object.clone()).collect()
+    }
+
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, FxHashMap<u64, Arc<T>>> {
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::check;
 use crate::context;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -77,6 +78,7 @@ pub fn handle_of(address: u64) -> Result<MemHandle> {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(fresh) => fresh.insert(share(start, block_bytes)?),
     };
+    check::shared(range.start, range.bytes);
     let inode = file.metadata().map_err(|_| Error::OPERATING_SYSTEM)?.ino();
     Ok(MemHandle {
         magic: MAGIC,

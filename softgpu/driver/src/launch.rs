@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use lightos_softgpu_engine::check;
 use lightos_softgpu_engine::exec::{Environment, Fault, Grid};
 
 use crate::abi::{AttributeValue, LaunchAttribute};
@@ -247,6 +248,7 @@ impl KernelCall {
             sm_count: context.device.profile().sm_count,
             cancel: &context.cancel,
             print: &|text| context.print(text),
+            check: check::get(),
         };
         match self.function.module.program.run(&self.function.info.name, &grid, &environment) {
             Ok(_) | Err(Fault::Cancelled) => Ok(()),
@@ -271,11 +273,16 @@ fn code(fault: &Fault) -> Error {
     }
 }
 
-/// Device assertions are reported on standard error, as hardware's driver does; other faults where `SOFTGPU_VERBOSE` is set.
+/// Device assertions are reported on standard error, as hardware's driver does; other faults where `SOFTGPU_VERBOSE` is set,
+/// and among the reports of a checked process.
 fn explain(fault: &Fault) {
     match fault {
         Fault::Assert { message, .. } => eprintln!("{message}"),
         _ if std::env::var_os("SOFTGPU_VERBOSE").is_some() => eprintln!("softgpu: {fault}"),
-        _ => {}
+        _ => {
+            if let Some(checker) = check::get() {
+                checker.say(&format!("softgpu: {fault}"));
+            }
+        }
     }
 }

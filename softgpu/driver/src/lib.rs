@@ -6,12 +6,14 @@
 //! CUDA_ERROR_NOT_SUPPORTED, under every name that a real driver exports.
 //!
 //! Environment: `SOFTGPU_PROFILE`, `SOFTGPU_DEVICES`, `SOFTGPU_MEMORY_MIB` and `SOFTGPU_STATE` describe the device (see the engine's
-//! `profile` and `state`); `SOFTGPU_VERBOSE` prints what a kernel did wrong on standard error.
+//! `profile` and `state`); `SOFTGPU_VERBOSE` prints what a kernel did wrong on standard error;
+//! `SOFTGPU_CHECK` looks for defects (see the engine's `check`).
 
 mod abi;
 pub mod api;
 mod array;
 mod capture;
+mod check;
 mod context;
 mod copy;
 mod device;

@@ -68,6 +68,11 @@ pub fn find(handle: u64) -> Result<Arc<Library>> {
     LIBRARIES.get(handle).ok_or(Error::INVALID_HANDLE)
 }
 
+/// Handles of all libraries.
+pub(crate) fn all() -> Vec<u64> {
+    LIBRARIES.all(|_| true).iter().map(|library| library.handle).collect()
+}
+
 /// `cuLibraryUnload`.
 pub fn unload(handle: u64) -> Result {
     let library = LIBRARIES.remove(handle).ok_or(Error::INVALID_HANDLE)?;

@@ -18,8 +18,8 @@ use crate::stream::Stream;
 use crate::work::Task;
 
 pub use pool::{
-    Pool, create_pool, current_pool, current_pool_at, default_pool, default_pool_at, destroy_pool,
-    device_props, pool_of, set_current_pool_at,
+    Pool, create_pool, created_pools, current_pool, current_pool_at, default_pool, default_pool_at,
+    destroy_pool, device_props, pool_of, set_current_pool_at,
 };
 
 /// Pitch granularity of `cuMemAllocPitch`.

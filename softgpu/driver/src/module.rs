@@ -73,6 +73,12 @@ pub(crate) fn forget(handle: u64) {
     FUNCTIONS.retain(|function| function.module.handle != handle);
 }
 
+/// Handles of the modules that the program has loaded into the contexts that `of` accepts; a library's are not among them.
+pub(crate) fn loaded(of: impl Fn(u64) -> bool) -> Vec<u64> {
+    let modules = MODULES.all(|module| module.context != 0 && of(module.context));
+    modules.iter().map(|module| module.handle).collect()
+}
+
 pub(crate) fn forget_context(context: u64) {
     FUNCTIONS.retain(|function| function.module.context != context);
     MODULES.retain(|module| module.context != context);

@@ -12,6 +12,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use lightos_softgpu_engine::exec::Memory;
 use lightos_softgpu_engine::exec::image::{Surface, Texture};
 
+use crate::check;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::texture;
@@ -124,6 +125,7 @@ impl Space {
         if overlaps(&ranges, range.start, range.end) {
             return false;
         }
+        check::entered(&range);
         ranges.insert(range.start, Arc::new(range));
         self.epoch.fetch_add(1, Ordering::Release);
         true
@@ -136,7 +138,7 @@ impl Space {
             return None;
         }
         self.epoch.fetch_add(1, Ordering::Release);
-        ranges.remove(&start)
+        ranges.remove(&start).inspect(|range| check::left(range))
     }
 
     /// Removes and returns the ranges for which `which` holds.
@@ -146,7 +148,12 @@ impl Space {
             std::mem::take(&mut *ranges).into_iter().partition::<Map, _>(|(_, range)| which(range));
         *ranges = kept;
         self.epoch.fetch_add(1, Ordering::Release);
-        out.into_values().collect()
+        out.into_values().inspect(|range| check::left(range)).collect()
+    }
+
+    /// Every range.
+    pub fn all(&self) -> Vec<Arc<Range>> {
+        self.read().values().cloned().collect()
     }
 
     /// The range that contains the address.

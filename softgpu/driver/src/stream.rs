@@ -142,6 +142,11 @@ pub fn destroy(handle: u64) -> Result {
     Ok(())
 }
 
+/// Handles of the streams that were not destroyed, of the contexts that `of` accepts.
+pub(crate) fn created(of: impl Fn(u64) -> bool) -> Vec<u64> {
+    STREAMS.all(|stream| of(stream.context.handle)).iter().map(|stream| stream.handle).collect()
+}
+
 impl Stream {
     pub(crate) fn new(context: &Arc<Context>, kind: Kind, flags: u32, priority: i32) -> Arc<Stream> {
         static NEXT: AtomicU64 = AtomicU64::new(3);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::abi::{HostFn, MemOp, Memcpy3d, Memset, StreamCallback};
 use crate::capture;
+use crate::check;
 use crate::context::{self, Context};
 use crate::copy::{self, Plan};
 use crate::device;
@@ -204,8 +205,14 @@ fn perform_mem_op(op: &MemOp, context: &Context) {
     // SAFETY: as above, for the eight bytes of a 64-bit operation.
     let word64 = || unsafe { AtomicU64::from_ptr(op.address as *mut u64) };
     match op.operation {
-        WRITE_VALUE_32 => word32().store(op.value as u32, Ordering::SeqCst),
-        WRITE_VALUE_64 => word64().store(op.value, Ordering::SeqCst),
+        WRITE_VALUE_32 => {
+            check::wrote(op.address, 4);
+            word32().store(op.value as u32, Ordering::SeqCst);
+        }
+        WRITE_VALUE_64 => {
+            check::wrote(op.address, 8);
+            word64().store(op.value, Ordering::SeqCst);
+        }
         WAIT_VALUE_32 => wait_for(context, || {
             let (now, value) = (word32().load(Ordering::SeqCst), op.value as u32);
             match op.flags & 3 {

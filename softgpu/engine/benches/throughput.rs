@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use lightos_softgpu_engine::check;
 use lightos_softgpu_engine::exec::{Environment, Grid, Memory, Program};
 
 /// All of memory is device memory: only this bench's own kernels run.
@@ -38,7 +39,13 @@ fn measure(name: &str, program: &Program, kernel: &str, grid: [u32; 3], block: [
         return;
     }
     let cancel = AtomicBool::new(false);
-    let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
+    let environment = Environment {
+        memory: &Everything,
+        sm_count: 132,
+        cancel: &cancel,
+        print: &|_| {},
+        check: check::get(),
+    };
     let grid = Grid { grid, block, dynamic_shared_bytes: 0, params, cooperative: false };
     let run = || program.run(kernel, &grid, &environment).expect("the bench kernel runs");
     run();
@@ -83,7 +90,8 @@ fn main() {
 
     let empty = load(&format!("{HEADER}.visible .entry k() {{ ret; }}"));
     let cancel = AtomicBool::new(false);
-    let environment = Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {} };
+    let environment =
+        Environment { memory: &Everything, sm_count: 132, cancel: &cancel, print: &|_| {}, check: None };
     let grid =
         Grid { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0, params: &[], cooperative: false };
     let (started, launches) = (Instant::now(), 100_000);

@@ -9,11 +9,13 @@
 //! of a grid over the cores (`grid`), lets the warps of a block take turns (`block`, `warp`) and follows the lanes of a
 //! warp where they part and meet (`path`). Registers are arrays of 32 lanes (`lanes`); `memory` checks every address; `image`
 //! does so for texture and surface objects.
+//! A grid that is checked runs through `watch`, which knows each instruction by its `access`.
 //!
 //! Threads: a grid runs on the thread that calls `run` and on scoped helpers that end with it; nothing outlives a call.
 //! A program is shared by any number of concurrent runs. No panic leaves `run`; what is not supported is a [`LoadError`],
 //! never a wrong result.
 
+mod access;
 mod alu_bits;
 mod alu_int;
 mod atomics;
@@ -60,6 +62,7 @@ mod texture;
 mod transfer;
 mod video;
 mod warp;
+mod watch;
 mod wide;
 mod wmma;
 mod words;
@@ -69,6 +72,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use grace::quiesce;
 pub use program::Program;
+
+use crate::check::Checker;
 
 /// Which addresses device code may touch. Asked on the hot path: implementations hand out snapshots, and the
 /// interpreter caches the last range per warp.
@@ -194,6 +199,8 @@ pub struct Environment<'a> {
     pub cancel: &'a AtomicBool,
     /// Device-side printf output.
     pub print: &'a (dyn Fn(&str) + Sync),
+    /// Watches the grid for what the checker asks for; `None` costs nothing.
+    pub check: Option<&'a Checker>,
 }
 
 impl std::fmt::Debug for Environment<'_> {

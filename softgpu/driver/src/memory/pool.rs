@@ -142,6 +142,11 @@ pub fn device_props(device: Device) -> PoolProps {
     PoolProps { kind: 1, handle_types: 0, location, win32: 0, max_bytes: 0, usage: 0, reserved: [0; 54] }
 }
 
+/// Handles of the pools that the program has created.
+pub fn created_pools() -> Vec<u64> {
+    POOLS.all(|pool| !pool.is_default).iter().map(|pool| pool.handle).collect()
+}
+
 /// `cuMemPoolDestroy`: its place falls back to the default pool.
 pub fn destroy_pool(handle: u64) -> Result {
     let pool = pool_of(handle)?;

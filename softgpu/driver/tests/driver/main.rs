@@ -1,6 +1,7 @@
 //! The driver's behaviour through its entry points, called as a C program calls them.
 
 mod arrays;
+mod check;
 mod cooperative;
 mod device;
 mod exports;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use half::{bf16, f16};
 use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
+use super::access::{Access, BLIND, READS, STRONG, WRITES};
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::float::flush;
 use super::lanes::{LANES, Lane, conjure};
@@ -153,7 +154,9 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     }
     let run = handler(name, ty, space)?;
     let Address { base, offset, flags } = d.address(&i.operands[first], space)?;
-    let op = Op { a: base, extra: offset, flags, ..Op::new(run) };
+    let blind = if name == "exch" { BLIND } else { 0 };
+    let access = Access::elements(type_bytes(ty), READS | WRITES | STRONG | blind);
+    let op = Op { a: base, extra: offset, flags, access, ..Op::new(run) };
     let raw = raw(ty)?;
     if let Some(count) = vector {
         return elements(d, i, op, raw, [first as u32, count]);

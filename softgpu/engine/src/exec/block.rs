@@ -5,10 +5,12 @@
 
 use super::op::{GridRun, Machine};
 use super::warp::{Pause, Warp};
+use super::watch::Watch;
 use super::{Fault, Place, RunStats};
+use crate::check::Checker;
 
 /// Turns after which a block that still runs stops holding lanes back to meet others.
-const PATIENCE_TURNS: u64 = 256;
+const PATIENCE_TURNS: u32 = 256;
 
 pub const BARRIERS: usize = 16;
 /// The barrier of the cluster, which is the block; programs have no number for it.
@@ -37,6 +39,8 @@ pub struct Block {
     pub barriers: [Barrier; BARRIERS + 1],
     /// Live lanes of each warp.
     pub live: Vec<u32>,
+    /// What the checks know, where the grid is checked.
+    pub watch: Option<Box<Watch>>,
 }
 
 impl Block {
@@ -106,8 +110,8 @@ pub struct Resident {
     running: Vec<bool>,
     /// `%ntid` that the warps are laid out for.
     shape: [u32; 3],
-    /// Turns taken so far.
-    turns: u64,
+    /// Turns taken so far, wrapping.
+    turns: u32,
 }
 
 impl Resident {
@@ -131,6 +135,9 @@ impl Resident {
                 warp.shape(i as u32, grid.block);
             }
         }
+        if let Some(checker) = grid.environment.check {
+            self.watch(grid, checker);
+        }
         self.block.live.clear();
         for warp in &mut self.warps {
             warp.reset(grid.function);
@@ -138,9 +145,16 @@ impl Resident {
         }
     }
 
+    #[cold]
+    fn watch(&mut self, grid: &GridRun<'_>, checker: &Checker) {
+        if checker.watches() {
+            self.block.watch.get_or_insert_default().start(grid, checker);
+        }
+    }
+
     /// Lets each warp execute up to `quantum` instructions.
     pub fn turn(&mut self, grid: &GridRun<'_>, quantum: u32) -> Turn {
-        self.turns += 1;
+        self.turns = self.turns.wrapping_add(1);
         if self.turns.is_multiple_of(PATIENCE_TURNS) {
             for warp in &mut self.warps {
                 warp.release();

@@ -4,6 +4,7 @@
 use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
 use super::Fault;
+use super::access::{Access, Touch};
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::LANES;
 use super::mbarrier;
@@ -49,7 +50,8 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     let source = d.address(&i.operands[1], from)?;
     let bytes = d.source(&i.operands[2], Type::U32)?;
     let b = d.list([target.base, target.flags, target.offset as u32, (target.offset >> 32) as u32, bytes]);
-    d.emit(Op { a: source.base, extra: source.offset, flags: source.flags, b, ..Op::new(copy) });
+    let access = Access::of(Touch::CopyBulk);
+    d.emit(Op { a: source.base, extra: source.offset, flags: source.flags, b, access, ..Op::new(copy) });
     if signals {
         let Operand::Address { .. } = &i.operands[3] else {
             return invalid("expected the address of an mbarrier");
@@ -60,10 +62,34 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
     Ok(())
 }
 
-fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let [base, flags, low, high, bytes] = *lists(m, op.b, 5) else { return Flow::Next };
+/// What a bulk copy names.
+pub struct Ends {
+    source: Op,
+    target: Op,
+    /// Bytes to copy.
+    pub lengths: [u32; LANES],
+}
+
+impl Ends {
+    /// The access to the source, `at` bytes in.
+    pub fn source_at(&self, at: u64) -> Op {
+        Op { extra: self.source.extra.wrapping_add(at), ..self.source }
+    }
+
+    pub fn target_at(&self, at: u64) -> Op {
+        Op { extra: self.target.extra.wrapping_add(at), ..self.target }
+    }
+}
+
+pub fn ends(m: &Machine<'_>, op: &Op) -> Option<Ends> {
+    let [base, flags, low, high, bytes] = *lists(m, op.b, 5) else { return None };
     let target = Op { a: base, flags, extra: u64::from(low) | u64::from(high) << 32, ..*op };
-    let lengths = *m.words(bytes);
+    Some(Ends { source: *op, target, lengths: *m.words(bytes) })
+}
+
+fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let Some(ends) = ends(m, op) else { return Flow::Next };
+    let lengths = ends.lengths;
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
         if !lengths[lane].is_multiple_of(UNIT) {
             let what = format!("a bulk copy of {} bytes", lengths[lane]);
@@ -71,12 +97,11 @@ fn copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
             return m.fail(Fault::IllegalInstruction { what, place });
         }
         for at in (0..u64::from(lengths[lane])).step_by(UNIT as usize) {
-            let step = |op: &Op| Op { extra: op.extra.wrapping_add(at), ..*op };
-            let ends = m
-                .resolve(&step(op), 1 << lane, UNIT)
-                .and_then(|from| m.resolve(&step(&target), 1 << lane, UNIT).map(|to| (from[lane], to[lane])));
-            let (from, to) = match ends {
-                Ok(ends) => ends,
+            let hosts = m.resolve(&ends.source_at(at), 1 << lane, UNIT).and_then(|from| {
+                m.resolve(&ends.target_at(at), 1 << lane, UNIT).map(|to| (from[lane], to[lane]))
+            });
+            let (from, to) = match hosts {
+                Ok(hosts) => hosts,
                 Err(flow) => return flow,
             };
             for half in [0, 8] {

@@ -6,6 +6,7 @@
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
+use super::access::{Access, Touch};
 use super::builtin;
 use super::decode::{Bank, Decoded, Decoder, Local, invalid, unsupported};
 use super::lanes::Bases;
@@ -59,7 +60,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         [Operand::Ident(list)] => site.targets = targets(d, list)?,
         _ => return invalid("a call ends with a prototype or a list of targets"),
     }
-    let mut op = Op::new(call);
+    let mut op = Op { access: Access::of(Touch::Call), ..Op::new(call) };
     op.b = d.function.calls.len() as u32;
     d.function.calls.push(site);
     match d.local(target) {

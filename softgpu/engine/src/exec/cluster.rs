@@ -4,13 +4,14 @@
 use lightos_kernels::ptx::ast::{Instruction, Type};
 
 use super::Fault;
+use super::access::{Access, CLUSTER, READS, STRONG, Touch, WRITES};
 use super::atomics;
 use super::block::CLUSTER_BARRIER;
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::LANES;
 use super::mbarrier;
 use super::moves::{take_ordering, take_space, transfer};
-use super::op::{Flow, Machine, Op};
+use super::op::{Flow, Handler, Machine, Op};
 use super::path::State;
 use super::words::{Words, type_bytes};
 
@@ -49,13 +50,13 @@ fn own_rank(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
 /// `barrier.cluster.arrive` and `.wait`.
 pub fn barrier<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     operands(i, 0)?;
-    let run = match w.one_of(&["arrive", "wait"]) {
-        Some("arrive") => arrive,
-        Some(_) => wait,
+    let (run, access): (Handler, _) = match w.one_of(&["arrive", "wait"]) {
+        Some("arrive") => (arrive, Access { touch: Touch::Barrier, bytes: 0, flags: CLUSTER }),
+        Some(_) => (wait, Access::NONE),
         None => return invalid("a cluster's barrier arrives or waits"),
     };
     w.ignore(&["acquire", "release", "relaxed", "aligned"]);
-    d.emit(Op::new(run));
+    d.emit(Op { access, ..Op::new(run) });
     Ok(())
 }
 
@@ -105,7 +106,16 @@ pub fn reduce_async<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'
     let run = atomics::handler(name, ty, space)?;
     let address = d.address(&i.operands[0], space)?;
     let b = d.source(&i.operands[1], ty)?;
-    d.emit(Op { a: address.base, extra: address.offset, flags: address.flags, b, c: b, ..Op::new(run) });
+    let access = Access::elements(type_bytes(ty), READS | WRITES | STRONG);
+    d.emit(Op {
+        a: address.base,
+        extra: address.offset,
+        flags: address.flags,
+        b,
+        c: b,
+        access,
+        ..Op::new(run)
+    });
     signal(d, i, type_bytes(ty))
 }
 

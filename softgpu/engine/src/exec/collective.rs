@@ -5,11 +5,14 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, Touch};
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::float::{canonical, smaller};
 use super::lanes::{LANES, Words as Lanes};
 use super::op::{Flow, Machine, NONE, Op};
 use super::words::Words;
+
+const COLLECTIVE: Access = Access::of(Touch::Collective);
 
 pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decoded {
     let sync = w.has("sync");
@@ -27,7 +30,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             operands(i, 2)?;
             let (leader, elected) = targets(d, &i.operands[0], Type::B32)?;
             let members = d.source(&i.operands[1], Type::B32)?;
-            d.emit(Op { dst: leader, b: elected, d: members, ..Op::new(elect) });
+            d.emit(Op { dst: leader, b: elected, d: members, access: COLLECTIVE, ..Op::new(elect) });
             Ok(())
         }
     }
@@ -43,13 +46,27 @@ fn targets<'a>(d: &mut Decoder<'a, '_>, operand: &'a Operand, ty: Type) -> Decod
     }
 }
 
-/// The lanes that execute `op` now, by the member mask in slot `op.d`.
+/// The lanes that execute `op` now, by the member masks in slot `op.d`. Lanes may name different groups: all of them come together.
 fn gathered(m: &mut Machine<'_>, op: &Op, mask: u32) -> Result<u32, Flow> {
     if op.d == NONE {
         return Ok(mask);
     }
-    let members = m.words(op.d)[mask.trailing_zeros() as usize];
-    m.gather(mask, members, false)
+    let members = m.words(op.d);
+    let named = (0..LANES).filter(|lane| mask >> lane & 1 != 0).fold(0, |all, lane| all | members[lane]);
+    m.gather(mask, named, false)
+}
+
+/// The groups of `mask`: lanes that name the same members.
+fn groups(m: &Machine<'_>, op: &Op, mask: u32) -> impl Iterator<Item = u32> + use<> {
+    let members = if op.d == NONE { [0; LANES] } else { *m.words(op.d) };
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let named = *members.get(left.trailing_zeros() as usize)?;
+        let same = (0..LANES).filter(|&lane| members[lane] == named).fold(0, |same, lane| same | 1 << lane);
+        let group = same & left;
+        left &= !group;
+        Some(group)
+    })
 }
 
 macro_rules! gather {
@@ -68,10 +85,12 @@ fn active(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
 
 fn elect(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mask = gather!(m, op, mask);
-    let leader = mask.trailing_zeros();
-    m.set_words(op.dst, &[leader; LANES], mask);
-    if op.b != NONE {
-        m.set_predicate(op.b, 1 << leader, mask);
+    for group in groups(m, op, mask) {
+        let leader = group.trailing_zeros();
+        m.set_words(op.dst, &[leader; LANES], group);
+        if op.b != NONE {
+            m.set_predicate(op.b, 1 << leader, group);
+        }
     }
     Flow::Next
 }
@@ -87,7 +106,17 @@ fn shuffle<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync:
     let c = d.source(&i.operands[3], Type::B32)?;
     let members = if sync { d.source(&i.operands[4], Type::B32)? } else { NONE };
     let flags = modes.iter().position(|&known| known == mode).unwrap_or(0) as u32;
-    d.emit(Op { dst, a, b, c, d: members, flags, extra: u64::from(predicate), ..Op::new(shuffled) });
+    d.emit(Op {
+        dst,
+        a,
+        b,
+        c,
+        d: members,
+        flags,
+        extra: u64::from(predicate),
+        access: COLLECTIVE,
+        ..Op::new(shuffled)
+    });
     Ok(())
 }
 
@@ -128,23 +157,26 @@ fn vote<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>, sync: bo
     let dst = d.destination(&i.operands[0], if flags == 3 { Type::B32 } else { Type::Pred })?;
     let a = d.source(&i.operands[1], Type::Pred)?;
     let members = if sync { d.source(&i.operands[2], Type::B32)? } else { NONE };
-    d.emit(Op { dst, a, d: members, flags, ..Op::new(voted) });
+    d.emit(Op { dst, a, d: members, flags, access: COLLECTIVE, ..Op::new(voted) });
     Ok(())
 }
 
 fn voted(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mask = gather!(m, op, mask);
-    let votes = m.predicate(op.a) & mask;
-    let truth = match op.flags {
-        0 => votes == mask,
-        1 => votes != 0,
-        2 => votes == 0 || votes == mask,
-        _ => {
-            m.set_words(op.dst, &[votes; LANES], mask);
-            return Flow::Next;
-        }
-    };
-    m.set_predicate(op.dst, if truth { u32::MAX } else { 0 }, mask);
+    let voters = m.predicate(op.a);
+    for group in groups(m, op, mask) {
+        let votes = voters & group;
+        let truth = match op.flags {
+            0 => votes == group,
+            1 => votes != 0,
+            2 => votes == 0 || votes == group,
+            _ => {
+                m.set_words(op.dst, &[votes; LANES], group);
+                continue;
+            }
+        };
+        m.set_predicate(op.dst, if truth { u32::MAX } else { 0 }, group);
+    }
     Flow::Next
 }
 
@@ -157,25 +189,27 @@ fn matching<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
     let members = d.source(&i.operands[2], Type::B32)?;
     // Bit 0: all lanes must agree; bit 1: 64-bit values.
     let flags = u32::from(all) | u32::from(bank(ty)? == Bank::Long) << 1;
-    d.emit(Op { dst, a, b: predicate, d: members, flags, ..Op::new(matched) });
+    d.emit(Op { dst, a, b: predicate, d: members, flags, access: COLLECTIVE, ..Op::new(matched) });
     Ok(())
 }
 
 fn matched(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     let mask = gather!(m, op, mask);
     let values = if op.flags & 2 != 0 { *m.longs(op.a) } else { m.words(op.a).map(u64::from) };
-    let mut out: Lanes = std::array::from_fn(|lane| {
-        (0..LANES).filter(|&other| values[other] == values[lane]).fold(0, |bits, other| bits | 1 << other)
-            & mask
-    });
-    if op.flags & 1 != 0 {
-        let agree = out[mask.trailing_zeros() as usize] == mask;
-        out = [if agree { mask } else { 0 }; LANES];
-        if op.b != NONE {
-            m.set_predicate(op.b, if agree { u32::MAX } else { 0 }, mask);
+    for group in groups(m, op, mask) {
+        let mut out: Lanes = std::array::from_fn(|lane| {
+            (0..LANES).filter(|&other| values[other] == values[lane]).fold(0, |bits, other| bits | 1 << other)
+                & group
+        });
+        if op.flags & 1 != 0 {
+            let agree = out[group.trailing_zeros() as usize] == group;
+            out = [if agree { group } else { 0 }; LANES];
+            if op.b != NONE {
+                m.set_predicate(op.b, if agree { u32::MAX } else { 0 }, group);
+            }
         }
+        m.set_words(op.dst, &out, group);
     }
-    m.set_words(op.dst, &out, mask);
     Flow::Next
 }
 
@@ -195,7 +229,7 @@ fn reduction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> 
     operands(i, 3)?;
     let a = d.source(&i.operands[1], Type::B32)?;
     let members = d.source(&i.operands[2], Type::B32)?;
-    d.emit_to(Op { a, d: members, flags, ..Op::new(reduced) }, &i.operands[0], Type::B32)
+    d.emit_to(Op { a, d: members, flags, access: COLLECTIVE, ..Op::new(reduced) }, &i.operands[0], Type::B32)
 }
 
 /// In the flags of a reduction: magnitudes are compared; a NaN wins.
@@ -228,8 +262,10 @@ fn reduced(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
         7 => (a as i32).max(b as i32) as u32,
         _ => extreme(a, b, op.flags),
     };
-    let active = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| values[lane]);
-    let value = active.reduce(combine).unwrap_or(0);
-    m.set_words(op.dst, &[value; LANES], mask);
+    for group in groups(m, op, mask) {
+        let active = (0..LANES).filter(|lane| group >> lane & 1 != 0).map(|lane| values[lane]);
+        let value = active.reduce(combine).unwrap_or(0);
+        m.set_words(op.dst, &[value; LANES], group);
+    }
     Flow::Next
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{Ordering, fence};
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
 use super::Fault;
+use super::access::{Access, Touch};
 use super::block::BARRIERS;
 use super::decode::{Decoded, Decoder, Local, invalid, operands, unsupported};
+use super::lanes::LANES;
 use super::op::{Flow, Kind, Machine, NONE, Op};
 use super::path::State;
 use super::words::Words;
@@ -146,7 +148,7 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
         w.has("sync");
         operands(i, 1)?;
         let a = d.source(&i.operands[0], Type::B32)?;
-        d.emit(Op { a, ..Op::new(warp_sync) });
+        d.emit(Op { a, access: Access::of(Touch::WarpBarrier), ..Op::new(warp_sync) });
         return Ok(());
     }
     if w.has("cluster") {
@@ -155,9 +157,9 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
     w.ignore(&["cta", "aligned"]);
     let mut values = i.operands.as_slice();
     let mut op = match w.one_of(&["sync", "arrive", "red"]) {
-        Some("sync") => Op::new(barrier_sync),
-        Some("arrive") => Op::new(barrier_arrive),
-        Some(_) => Op::new(barrier_reduce),
+        Some("sync") => Op { access: Access::of(Touch::Barrier), ..Op::new(barrier_sync) },
+        Some("arrive") => Op { access: Access::of(Touch::BarrierArrive), ..Op::new(barrier_arrive) },
+        Some(_) => Op { access: Access::of(Touch::Barrier), ..Op::new(barrier_reduce) },
         None => return invalid("a barrier syncs, arrives or reduces"),
     };
     if let Some(how) = w.one_of(&["popc", "and", "or"]) {
@@ -180,8 +182,9 @@ fn barrier_instruction<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Word
 }
 
 fn warp_sync(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let members = m.words(op.a)[mask.trailing_zeros() as usize];
-    match m.gather(mask, members, true) {
+    let members = m.words(op.a);
+    let named = (0..LANES).filter(|lane| mask >> lane & 1 != 0).fold(0, |all, lane| all | members[lane]);
+    match m.gather(mask, named, true) {
         Ok(_) => Flow::Next,
         Err(flow) => flow,
     }

@@ -5,6 +5,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, READS, Touch, WRITES};
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::fragment::{Element, Product, accumulate};
 use super::lanes::{FULL, LANES};
@@ -26,7 +27,11 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             }
             operands(i, 2)?;
             let a = d.source(&i.operands[1], Type::B32)?;
-            d.emit_to(Op { a, ..Op::new(transpose) }, &i.operands[0], Type::B32)
+            d.emit_to(
+                Op { a, access: Access::of(Touch::Collective), ..Op::new(transpose) },
+                &i.operands[0],
+                Type::B32,
+            )
         }
     }
 }
@@ -92,7 +97,8 @@ fn multiply<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> D
     ]);
     let lengths = [dst.len(), a.len(), b.len(), c.len()].map(|n| n as u32);
     let table: Vec<u32> = shape.chain(lengths).chain(dst).chain(a).chain(b).chain(c).collect();
-    let op = Op { c: table.len() as u32, ..Op::new(multiplied) };
+    let access = Access::of(Touch::Collective);
+    let op = Op { c: table.len() as u32, access, ..Op::new(multiplied) };
     let b = d.list(table);
     d.emit(Op { b, ..op });
     Ok(())
@@ -221,7 +227,8 @@ fn rows<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) -> Decod
         flags,
         ..Op::new(load_rows)
     };
-    d.emit(Op { run, ..op });
+    let access = Access { touch: Touch::Rows, bytes: 2, flags: if stores { WRITES } else { READS } };
+    d.emit(Op { run, access, ..op });
     Ok(())
 }
 

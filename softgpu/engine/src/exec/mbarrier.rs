@@ -6,6 +6,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, READS, STRONG, Touch, WRITES};
 use super::decode::{Decoded, Decoder, operands, unsupported};
 use super::lanes::LANES;
 use super::moves::{take_ordering, take_space};
@@ -112,10 +113,13 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
             op.c = u32::from(parity);
             op.d = u32::from(name == "try_wait");
             op.run = wait;
+            op.access = Access { touch: Touch::MbarrierWait, bytes: 8, flags: READS | STRONG };
             return d.emit_to(op, &i.operands[0], Type::Pred);
         }
     };
     op.flags |= kind << KIND_SHIFT;
+    let flags = if kind == INIT { WRITES } else { READS | WRITES | STRONG };
+    op.access = Access { touch: Touch::Mbarrier, bytes: 8, flags };
     op.b = match value {
         Some(value) => d.source(value, Type::U32)?,
         None => d.constants().word(1),
@@ -210,10 +214,13 @@ fn wait(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
     Flow::Next
 }
 
+/// What every operation but the first does to the object.
+const CHANGES: Access = Access { touch: Touch::Mbarrier, bytes: 8, flags: READS | WRITES | STRONG };
+
 /// Subtracts the bytes in word slot `bytes` from the object at `address`: the end of an asynchronous transfer.
 pub fn complete(address: Address, bytes: u32) -> Op {
     let flags = address.flags | COMPLETE << KIND_SHIFT;
-    Op { a: address.base, extra: address.offset, flags, b: bytes, ..Op::new(change) }
+    Op { a: address.base, extra: address.offset, flags, b: bytes, access: CHANGES, ..Op::new(change) }
 }
 
 /// `cp.async.mbarrier.arrive`: arrives when the thread's copies are done, which they are. Without `.noinc` the arrival is
@@ -228,6 +235,6 @@ pub fn arrive_copied<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<
     let address = d.address(&i.operands[0], space)?;
     let b = d.constants().word(u32::from(counted));
     let flags = address.flags | ARRIVE << KIND_SHIFT;
-    d.emit(Op { a: address.base, extra: address.offset, flags, b, ..Op::new(change) });
+    d.emit(Op { a: address.base, extra: address.offset, flags, b, access: CHANGES, ..Op::new(change) });
     Ok(())
 }

@@ -102,6 +102,12 @@ impl LocalMemory {
         }
     }
 
+    /// Offset in its lane's region of the byte at a host address, if it lies in the store.
+    pub fn offset_of(&self, host: u64) -> Option<u64> {
+        let at = host.wrapping_sub(self.store.as_ptr() as u64);
+        (at < self.store.len() as u64 * 16).then(|| at % u64::from(self.stride))
+    }
+
     /// Host address of byte `offset` of `lane`, if `bytes` fit.
     pub fn resolve(&mut self, lane: usize, offset: u64, bytes: u64) -> Option<u64> {
         let end = offset.checked_add(bytes)?;

@@ -4,6 +4,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
+use super::access::{Access, READS, Touch, WRITES, strength};
 use super::decode::{Bank, Decoded, Decoder, bank, invalid, operands, unsupported};
 use super::lanes::{LANES, lift1};
 use super::memory::{COUNT_SHIFT, FENCE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space};
@@ -252,11 +253,18 @@ pub fn transfer<'a>(
     let flags = flags | if fence { FENCE } else { 0 } | (count * longs - 1) << COUNT_SHIFT;
     let uniform = !stores && base == NONE && flags & space::MASK == space::PARAM;
     if ty == Type::B128 {
-        let op = Op { a: base, extra: offset, flags, ..Op::new(wide::element(stores)) };
+        let access = Access::elements(8, if stores { WRITES } else { READS } | strength(&i.modifiers));
+        let op = Op { a: base, extra: offset, flags, access, ..Op::new(wide::element(stores)) };
         return wide::transfer(d, &i.operands[value], op).map(|()| bytes);
     }
     let run = if uniform { param_element(ty)? } else { element(ty, stores)? };
-    let op = Op { a: base, extra: offset, flags, ..Op::new(run) };
+    let access = match (stores, space) {
+        (true, _) => Access::elements(type_bytes(ty), WRITES | strength(&i.modifiers)),
+        // Parameters may be read with their padding.
+        (false, Space::Param) => Access::NONE,
+        (false, _) => Access::elements(type_bytes(ty), READS | strength(&i.modifiers)),
+    };
+    let op = Op { a: base, extra: offset, flags, access, ..Op::new(run) };
     let Operand::Vector(parts) = &i.operands[value] else {
         if count != 1 {
             return invalid("a vector access needs a vector operand");
@@ -380,36 +388,53 @@ fn copy_async<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         flags: from.flags,
         b: list,
         c: bytes as u32,
+        access: Access::of(Touch::CopyAsync),
         ..Op::new(run_copy)
     });
     Ok(())
 }
 
-fn run_copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
-    let [base, flags, offset, count, ignore] = *lists(m, op.b, 5) else { return Flow::Next };
+/// The host addresses of a `cp.async`.
+pub struct Sides {
+    pub targets: [u64; LANES],
+    /// Of the lanes in `reading`.
+    pub sources: [u64; LANES],
+    reading: u32,
+    counts: [u32; LANES],
+}
+
+impl Sides {
+    /// Bytes that a lane reads, of `most`; the rest of what it writes is zeros.
+    #[inline(always)]
+    pub fn valid(&self, lane: usize, most: u32) -> u32 {
+        if self.reading >> lane & 1 != 0 { self.counts[lane].min(most) } else { 0 }
+    }
+}
+
+#[inline(always)]
+pub fn sides(m: &mut Machine<'_>, op: &Op, mask: u32) -> Result<Sides, Flow> {
+    let [base, flags, offset, count, ignore] = *lists(m, op.b, 5) else { return Err(Flow::Next) };
     let to = Op { a: base, flags, extra: u64::from(offset), ..*op };
-    let targets = match m.resolve(&to, mask, op.c) {
-        Ok(hosts) => hosts,
-        Err(flow) => return flow,
-    };
+    let targets = m.resolve(&to, mask, op.c)?;
     let ignored = if ignore == NONE { 0 } else { m.predicate(ignore) };
     let counts = if count == NONE { [op.c; LANES] } else { *m.words(count) };
     let reading = (0..LANES).filter(|&i| counts[i] > 0).fold(0, |bits, i| bits | 1 << i) & mask & !ignored;
-    let sources = if reading == 0 {
-        [0; LANES]
-    } else {
-        match m.resolve(op, reading, op.c) {
-            Ok(hosts) => hosts,
-            Err(flow) => return flow,
-        }
+    let sources = if reading == 0 { [0; LANES] } else { m.resolve(op, reading, op.c)? };
+    Ok(Sides { targets, sources, reading, counts })
+}
+
+fn run_copy(m: &mut Machine<'_>, op: &Op, mask: u32) -> Flow {
+    let sides = match sides(m, op, mask) {
+        Ok(sides) => sides,
+        Err(flow) => return flow,
     };
     for lane in 0..LANES {
         if mask >> lane & 1 == 0 {
             continue;
         }
-        let valid = if reading >> lane & 1 != 0 { counts[lane].min(op.c) } else { 0 };
+        let valid = sides.valid(lane, op.c);
         for byte in 0..op.c {
-            let (from, to) = (sources[lane] + u64::from(byte), targets[lane] + u64::from(byte));
+            let (from, to) = (sides.sources[lane] + u64::from(byte), sides.targets[lane] + u64::from(byte));
             // SAFETY: `resolve` has checked `op.c` bytes at both ends for this lane; bytes are always aligned.
             unsafe { u8::write(to, if byte < valid { u8::read(from) } else { 0 }) };
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use super::access::Access;
 use super::block::Block;
 use super::lanes::Bases;
 use super::program::Program;
@@ -56,10 +57,15 @@ pub struct Op {
     pub d: u32,
     pub flags: u32,
     pub kind: Kind,
+    /// What the checks must know of it.
+    pub access: Access,
     /// Source line, for faults.
     pub line: u32,
     pub extra: u64,
 }
+
+/// What the checks must know fits into what alignment leaves over.
+const _: () = assert!(size_of::<Op>() == 56);
 
 impl Op {
     pub fn new(run: Handler) -> Op {
@@ -77,6 +83,7 @@ impl Op {
             d: NONE,
             flags: 0,
             kind,
+            access: Access::NONE,
             line: 0,
             extra: 0,
         }

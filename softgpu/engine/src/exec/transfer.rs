@@ -112,7 +112,7 @@ pub fn load_param<E: Element>() -> Handler {
 }
 
 #[inline(always)]
-fn destination(m: &Machine<'_>, op: &Op, count: u32, k: u32) -> u32 {
+pub fn destination(m: &Machine<'_>, op: &Op, count: u32, k: u32) -> u32 {
     if count == 1 {
         op.dst
     } else {

@@ -89,6 +89,16 @@ impl Warp {
 impl Machine<'_> {
     /// Runs the warp for at most `quantum` instructions.
     pub fn run(&mut self, quantum: u32) -> Pause {
+        if self.block.watch.is_some() { self.run_watched(quantum) } else { self.turn::<false>(quantum) }
+    }
+
+    #[cold]
+    fn run_watched(&mut self, quantum: u32) -> Pause {
+        self.turn::<true>(quantum)
+    }
+
+    #[inline(always)]
+    fn turn<const WATCHED: bool>(&mut self, quantum: u32) -> Pause {
         if !self.wake() {
             return if self.warp.done() { Pause::Done } else { Pause::Blocked };
         }
@@ -111,7 +121,7 @@ impl Machine<'_> {
                         continue;
                     }
                 }
-                flow = (op.run)(self, op, mask);
+                flow = if WATCHED { self.watched(op, mask) } else { (op.run)(self, op, mask) };
                 if flow != Flow::Next {
                     break;
                 }

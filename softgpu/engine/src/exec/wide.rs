@@ -4,6 +4,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Space, Type};
 
+use super::access::{Access, READS, STRONG, Touch, WRITES};
 use super::decode::{Bank, Decoded, Decoder, invalid, operands, unsupported};
 use super::lanes::{LANES, lift1};
 use super::memory::COUNT_SHIFT;
@@ -103,6 +104,7 @@ pub fn atomic<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, name: &str, space
         extra: address.offset,
         flags: address.flags,
         b,
+        access: Access { touch: Touch::Wide, bytes: 16, flags: READS | WRITES | STRONG },
         ..Op::new(exchange)
     });
     Ok(())

@@ -6,6 +6,7 @@
 
 use lightos_kernels::ptx::ast::{Instruction, Operand, Type};
 
+use super::access::{Access, READS, Touch, WRITES};
 use super::decode::{Decoded, Decoder, invalid, operands, unsupported};
 use super::fragment::{Element, Product, accumulate};
 use super::lanes::{FULL, LANES};
@@ -160,6 +161,7 @@ pub fn decode<'a>(d: &mut Decoder<'a, '_>, i: &'a Instruction, w: &Words<'a>) ->
         d: stride,
         extra: address.offset,
         flags: address.flags,
+        access: Access { touch: Touch::Matrix, bytes: 0, flags: if stores { WRITES } else { READS } },
         ..Op::new(run)
     });
     // The fragment's word follows the registers.
@@ -189,6 +191,17 @@ fn each(
         access(m, shape, (host, bit), shape.place(e));
     }
     Flow::Next
+}
+
+/// For each element that a load or store touches: the access of one lane that reaches it, the lane whose element it is, and
+/// its size in bytes.
+pub fn elements(m: &Machine<'_>, op: &Op) -> impl Iterator<Item = (Op, usize, u32)> + use<> {
+    let shape = Fragment::of(lists(m, op.b + op.c, 1)[0]);
+    let (op, stride) = (*op, u64::from(m.words(op.d)[0]));
+    (0..shape.rows * shape.columns).map(move |e| {
+        let extra = op.extra.wrapping_add(shape.offset(e, stride).0);
+        (Op { extra, ..op }, shape.place(e).0, shape.access())
+    })
 }
 
 #[cold]
@@ -283,7 +296,8 @@ fn multiply<'a>(
     let c = table.len() as u32;
     let b = d.list(table);
     let flags = u32::from(saturates) | u32::from(product == Product::Xor) << 1;
-    d.emit(Op { a: NONE, b, c, flags, ..Op::new(multiplied) });
+    let access = Access::of(Touch::Collective);
+    d.emit(Op { a: NONE, b, c, flags, access, ..Op::new(multiplied) });
     Ok(())
 }
 

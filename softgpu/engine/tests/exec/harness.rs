@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lightos_softgpu_engine::check::{self, Checker};
 use lightos_softgpu_engine::exec::image::{Surface, Texture};
 use lightos_softgpu_engine::exec::{Environment, Fault, Grid, LoadError, Memory, Program, RunStats};
 
@@ -16,6 +17,8 @@ pub struct Device {
     pub printed: Mutex<String>,
     textures: Mutex<HashMap<u64, Arc<Texture>>>,
     surfaces: Mutex<HashMap<u64, Arc<Surface>>>,
+    /// Watches all runs; without one, the checker that `SOFTGPU_CHECK` asks for does.
+    pub checker: Option<Checker>,
 }
 
 impl Memory for Device {
@@ -114,7 +117,9 @@ impl Device {
             cooperative: shape.cooperative,
         };
         let print = |text: &str| self.printed.lock().unwrap().push_str(text);
-        let environment = Environment { memory: self, sm_count: 132, cancel: &self.cancel, print: &print };
+        let check = self.checker.as_ref().or(check::get());
+        let environment =
+            Environment { memory: self, sm_count: 132, cancel: &self.cancel, print: &print, check };
         program.run(kernel, &grid, &environment)
     }
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bits;
+mod checks;
 mod compiled;
 mod control;
 mod fixtures;

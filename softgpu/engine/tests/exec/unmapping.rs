@@ -63,8 +63,13 @@ fn unmapping_under_a_running_kernel_is_an_illegal_address() {
         let params: Vec<u8> = [at, 0].into_iter().flat_map(u64::to_le_bytes).collect();
         let outcome = std::thread::scope(|scope| {
             let run = scope.spawn(|| {
-                let environment =
-                    Environment { memory: &pages, sm_count: 132, cancel: &cancel, print: &|_| {} };
+                let environment = Environment {
+                    memory: &pages,
+                    sm_count: 132,
+                    cancel: &cancel,
+                    print: &|_| {},
+                    check: None,
+                };
                 let (grid, block) = ([4, 1, 1], [64, 1, 1]);
                 let grid = Grid { grid, block, dynamic_shared_bytes: 0, params: &params, cooperative: false };
                 program.run("k", &grid, &environment)

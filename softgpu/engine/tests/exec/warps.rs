@@ -52,6 +52,28 @@ fn votes_matches_reductions() {
 }
 
 #[test]
+fn lanes_of_one_instruction_may_name_different_groups() {
+    // Each half of the warp names itself, as a reduction over 16 lanes does.
+    let body = "
+        setp.lt.u32 %p1, %r0, 16; selp.b32 %r1, 0xffff, 0xffff0000, %p1;
+        redux.sync.add.u32 %r2, %r0, %r1; redux.sync.max.u32 %r3, %r0, %r1;
+        setp.eq.u32 %p2, %r0, 20; vote.sync.any.pred %p3, %p2, %r1; selp.u32 %r4, 1, 0, %p3;
+        and.b32 %r5, %r0, 1; setp.eq.u32 %p4, %r5, 0; vote.sync.ballot.b32 %r6, %p4, %r1;
+        match.any.sync.b32 %r7, %r5, %r1; elect.sync %r8|%p5, %r1; selp.u32 %r9, 1, 0, %p5; bar.warp.sync %r1;
+        mad.lo.u32 %r2, %r3, 1000, %r2; mad.lo.u32 %r2, %r4, 100000, %r2; mad.lo.u32 %r2, %r9, 1000000, %r2;
+        add.u32 %r6, %r6, %r7; mov.b64 %rd1, {%r2, %r6}; st.global.u64 [%rd0], %rd1; ret;";
+    for (lane, got) in (0u64..).zip(results(body, 32)) {
+        let (first, last) = if lane < 16 { (0, 15) } else { (16, 31) };
+        let sum: u64 = (first..=last).sum();
+        let (any, leads) = (u64::from(first == 16), u64::from(lane == first));
+        let even = 0x5555u64 << first;
+        let same = even << (lane & 1);
+        assert_eq!(got & 0xffff_ffff, leads * 1_000_000 + any * 100_000 + last * 1000 + sum, "{lane}");
+        assert_eq!(got >> 32, (even + same) & 0xffff_ffff, "{lane}");
+    }
+}
+
+#[test]
 fn collectives_gather_lanes_from_different_paths() {
     // Both arms of the branch reach the same instruction through code of different length.
     let body = "
