@@ -78,6 +78,10 @@ impl Program {
             let opcode = opcode_at(module, span);
             (reject, span, opcode)
         };
+        if module.address_size != 64 {
+            let what = format!(".address_size {}", module.address_size);
+            return Err((Reject::Unsupported(what), Span { line: 1, column: 1 }, None));
+        }
         let mut scope = ModuleScope::new(allocate);
         let sources = scope.collect(module).map_err(plain)?;
         // Device functions come first: they share one layout of shared memory, above which each kernel's own starts.

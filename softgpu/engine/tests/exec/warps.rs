@@ -249,6 +249,8 @@ fn what_is_not_supported_is_named() {
     assert!(!error.unsupported, "{}", error.log);
     let error = device.load(&kernel(".reg .b32 %many<4000000000>; ret;")).unwrap_err();
     assert!(error.log.contains("more registers"), "{}", error.log);
+    let error = device.load(&kernel("ret;").replace(".address_size 64", ".address_size 32")).unwrap_err();
+    assert!(error.unsupported && error.log.contains(".address_size 32"), "{}", error.log);
     assert!(!device.load("this is not PTX").unwrap_err().unsupported);
 }
 

@@ -5,7 +5,7 @@ use super::{Rounding, two_sum};
 
 /// Below this, residuals of products may underflow.
 const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
-/// How far [`fma`] lifts its terms.
+/// How far sums lift their terms.
 const LIFT: i32 = 900;
 
 /// 2 to the `exponent`, which is that of a normal number.
