@@ -14,11 +14,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, cargo, check};
 
-/// cudarc's tests that compare speeds which only hardware has, or that two shared cores do not show.
-const TIMED: [&str; 3] = [
+/// cudarc's tests that are left out.
+const LEFT_OUT: [&str; 4] = [
+    // They compare speeds which only hardware has, or that two shared cores do not show.
     "test_default_pinned_host_reads_are_faster_than_write_combined",
     "test_pinned_copy_is_faster",
     "test_par_launch",
+    // It asks NVRTC for an architecture that CUDA 13 has dropped.
+    "test_launch_with_half",
 ];
 
 /// Our suites of client programs; `rest` goes to pytest. Some test must match it.
@@ -84,7 +87,7 @@ fn cudarc(softgpu: &Path, environment: &Path) -> Result<()> {
     command.args(["test", "--lib", "--no-default-features", "--features"]);
     command.arg("std,driver,nvrtc,dynamic-loading,cuda-13000,f16").arg("--manifest-path").arg(manifest);
     command.args(["--", "--test-threads=2"]);
-    for test in TIMED {
+    for test in LEFT_OUT {
         command.args(["--skip", test]);
     }
     check(command.env("CARGO_TARGET_DIR", work.join("build")).env("LD_LIBRARY_PATH", libraries))
