@@ -313,7 +313,7 @@ mod tests {
     use cudarc::driver::sys;
     use std::mem::offset_of;
 
-    fn same<A, B>() {
+    pub fn same<A, B>() {
         assert_eq!(size_of::<A>(), size_of::<B>(), "{}", std::any::type_name::<A>());
         assert_eq!(align_of::<A>(), align_of::<B>(), "{}", std::any::type_name::<A>());
     }

@@ -49,11 +49,6 @@ pub fn left(range: &Range) {
     }
 }
 
-/// Another process may write these bytes from now on.
-pub fn shared(address: u64, bytes: u64) {
-    wrote(address, bytes);
-}
-
 /// A copy, a fill or a stream operation has written these bytes.
 pub fn wrote(address: u64, bytes: u64) {
     if let Some(checker) = init() {

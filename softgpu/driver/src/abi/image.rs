@@ -107,14 +107,10 @@ pub struct ResourceViewDesc {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::same;
     use super::*;
     use cudarc::driver::sys;
     use std::mem::offset_of;
-
-    fn same<A, B>() {
-        assert_eq!(size_of::<A>(), size_of::<B>(), "{}", std::any::type_name::<A>());
-        assert_eq!(align_of::<A>(), align_of::<B>(), "{}", std::any::type_name::<A>());
-    }
 
     #[test]
     fn layouts_are_those_of_the_cuda_headers() {
