@@ -44,6 +44,14 @@ pub enum Request {
     Ping,
 }
 
+impl Request {
+    /// Whether the executor holds something afterwards that the client's own driver does not have as well: memory and what lies in it.
+    /// Streams, events, modules and the context's settings exist on both sides.
+    pub const fn keeps_state_of_its_own(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Graph(_))
+    }
+}
+
 /// What a successful call answers. Failures carry a `CUresult` in the reply slot and, if there is one,
 /// [`Reply::Text`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 mod admin;
 mod executors;
 mod listener;
+mod local;
 mod peer;
 mod session;
 mod tenants;

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use lightos_protocol::mapping::Reservation;
 use lightos_protocol::pages::SessionPages;
+use lightos_protocol::verdict::Verdict;
 
 use driver::Context;
 pub(crate) use monitor::pidfd;
@@ -43,6 +44,8 @@ pub(crate) struct Executor {
     pub(crate) context: Context,
     /// Shared with the program: status, timeline words, reply slots, callback queue, counters.
     pub(crate) pages: Arc<SessionPages>,
+    /// What policy says of the program's launches.
+    pub(crate) verdict: Verdict,
     /// Bytes of device addresses reserved, one of [`DEVICE_ARENA_SIZES`](lightos_protocol::arena::DEVICE_ARENA_SIZES).
     pub(crate) device_arena_bytes: u64,
     /// The reserved addresses of pinned host memory, the same in the program.

@@ -35,7 +35,7 @@ hooks! {
             Out::new(out), graph, In::new(params.cast_const()).get().unwrap_or(0),
             |out| real::cuGraphInstantiateWithParams_ptsz(out, graph, params), |exec| real::cuGraphExecDestroy(exec),
         );
-    fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
+    [graph_launch] fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
     fn cuGraphUpload(exec: u64, stream: u64) ptsz cuGraphUpload_ptsz[stream] => ops::upload(exec, stream);
     fn cuGraphExecDestroy(exec: u64) => ops::destroy(exec, || real::cuGraphExecDestroy(exec));
     fn cuGraphExecUpdate(exec: u64, graph: u64, error_node: *mut u64, result: *mut u32)

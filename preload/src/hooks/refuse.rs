@@ -5,6 +5,7 @@
 //! all arguments in place.
 
 use crate::{
+    dispatch,
     guard::Guard,
     hooks::{Area, Hook, base, unknown},
     outcome::Reason,
@@ -48,7 +49,10 @@ pub extern "C" fn refusal_verdict(row: u32) -> Verdict {
     let answer = |result: CuResult| Verdict { answer: result.0 as usize, target: 0 };
     let hook = HOOKS.get(row as usize);
     let reason = REASONS.get(row as usize).copied().unwrap_or(Reason::UnknownFunction);
-    if let (Some(session), Some(_guard)) = (session::session(), Guard::enter()) {
+    let is_met = || hook.is_some_and(|hook| dispatch::meets_refusal(reason, hook.slot.name()));
+    if let (Some(session), Some(_guard)) = (session::session(), Guard::enter())
+        && !is_met()
+    {
         if let Some(hook) = hook {
             session.count(hook.row, Column::Refused);
         }

@@ -4,7 +4,7 @@
 //! context is destroyed (the generation moves on).
 
 use super::stream;
-use crate::{outcome::Outcome, real, result::CuResult, session::session};
+use crate::{dispatch, outcome::Outcome, real, result::CuResult, session::session};
 use lightos_protocol::request::{ContextRequest, Request};
 use std::{
     cell::Cell,
@@ -66,6 +66,12 @@ pub fn with_primary<T>(call: impl FnOnce() -> Result<T, CuResult>) -> Result<T, 
 pub fn changed_here(result: CuResult) -> Outcome {
     let _ = CHECKED.try_with(|checked| checked.set(0));
     result.into()
+}
+
+/// Runs a call that makes a context on `device`.
+pub fn made_on(device: i32, call: impl FnOnce() -> CuResult) -> Outcome {
+    dispatch::uses_device(device);
+    changed_here(call())
 }
 
 /// Runs a call that changes how the context runs kernels, on both sides: the local context answers the queries. The executor

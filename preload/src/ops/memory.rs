@@ -14,6 +14,7 @@ use lightos_protocol::mapping::Reservation;
 use super::{capture, context, host, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
+use crate::dispatch;
 use crate::edge::Out;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
@@ -76,6 +77,13 @@ pub fn abandon() {
     vmm::abandon();
 }
 
+/// Gives the device arena back, for a process that leaves the executor before anything lies there.
+pub fn unreserve(device_arena_bytes: u64) {
+    abandon();
+    // SAFETY: reserved by `reserve` with this size; nothing is mapped in it.
+    let _ = unsafe { real::cuMemAddressFree(DEVICE_ARENA_BASE, device_arena_bytes as usize) };
+}
+
 /// The reserved addresses of shared host memory.
 pub fn host_arena() -> Result<&'static Reservation, CuResult> {
     HOST_ARENA.get().ok_or(CuResult::NOT_INITIALIZED)
@@ -106,6 +114,7 @@ pub fn obtain(bytes: usize, kind: Kind) -> Result<u64, CuResult> {
         return Err(CuResult::INVALID_VALUE);
     }
     let bytes = bytes as u64;
+    dispatch::settle();
     pool::collect();
     let mut address = with_heap(|heap| heap.allocate(bytes));
     if address == Err(CuResult::OUT_OF_MEMORY) && pool::drain()? {

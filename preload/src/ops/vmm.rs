@@ -17,6 +17,7 @@ use lightos_protocol::request::{MemoryRequest, Request};
 use super::memory::slabs::{self, AccessDesc, DEVICE, LOCATION_DEVICE, Location, POSIX_FD};
 use super::memory::{LIVE, foreign, sidecar, with_heap};
 use crate::alloc::live::Kind;
+use crate::dispatch;
 use crate::edge::{In, Out};
 use crate::outcome::{Outcome, Reason};
 use crate::real;
@@ -115,6 +116,7 @@ pub fn reserve(out: Out<u64>, bytes: usize, align: usize, hint: u64, flags: u64)
     if bytes == 0 || !bytes.is_multiple_of(DEVICE_PAGE_BYTES) || !align.is_power_of_two() || flags != 0 {
         return Err(CuResult::INVALID_VALUE);
     }
+    dispatch::settle();
     let address = with_heap(|heap| heap.reserve(bytes, align, hint).ok_or(CuResult::OUT_OF_MEMORY))?;
     state().reservations.insert(address, bytes);
     out.put(address);

@@ -94,6 +94,7 @@ impl<'a> Counters<'a> {
                 device_to_host_bytes: load(&traffic.device_to_host_bytes),
                 device_to_device_bytes: load(&traffic.device_to_device_bytes),
                 dispatched: load(&traffic.dispatched),
+                held_ns: load(&traffic.held_ns),
             },
             memory: MemoryUse {
                 current_bytes: load(&traffic.memory_current_bytes),

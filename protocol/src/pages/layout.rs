@@ -79,7 +79,7 @@ pub struct CounterArea {
         [AtomicU64; (AREA_BYTES - 32 * COUNTER_ROWS - 8 * REASON_COUNT - size_of::<TrafficCounters>()) / 8],
 }
 
-/// Work that crossed the boundary. `dispatched` is the executor's, the others are the client's.
+/// Work that crossed the boundary. `dispatched` is the executor's, `held_ns` the dispatcher's, the others are the client's.
 #[derive(Debug)]
 #[repr(C)]
 pub struct TrafficCounters {
@@ -99,6 +99,8 @@ pub struct TrafficCounters {
     pub memory_peak_bytes: AtomicU64,
     /// Records dispatched.
     pub dispatched: AtomicU64,
+    /// Nanoseconds for which launches were held by the verdict.
+    pub held_ns: AtomicU64,
 }
 
 /// A queue of cells, each used again once its function has finished.

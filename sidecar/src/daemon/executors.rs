@@ -43,6 +43,7 @@ pub(super) struct ProgramFds {
     pub(super) ring: OwnedFd,
     pub(super) pages: OwnedFd,
     pub(super) pidfd: OwnedFd,
+    pub(super) verdict: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
@@ -105,8 +106,14 @@ impl ExecutorProcess {
         let child = command.spawn().map_err(StartError::Spawn)?;
         let process = Self { child, channel: Channel::from(ours) };
         let log = io::stderr();
-        let passed: [BorrowedFd<'_>; crate::executor::control::SETUP_FDS] =
-            [fds.socket.as_fd(), fds.ring.as_fd(), fds.pages.as_fd(), fds.pidfd.as_fd(), log.as_fd()];
+        let passed: [BorrowedFd<'_>; crate::executor::control::SETUP_FDS] = [
+            fds.socket.as_fd(),
+            fds.ring.as_fd(),
+            fds.pages.as_fd(),
+            fds.pidfd.as_fd(),
+            fds.verdict.as_fd(),
+            log.as_fd(),
+        ];
         process
             .channel
             .send(setup, &passed)
@@ -134,7 +141,7 @@ impl ExecutorProcess {
     /// Handles by which others end the process.
     pub(super) fn leash(&self) -> io::Result<Leash> {
         let channel = self.channel.as_fd().try_clone_to_owned()?;
-        Ok(Leash { channel, process: crate::executor::pidfd(self.pid())? })
+        Ok(Leash { channel, process: Some(crate::executor::pidfd(self.pid())?) })
     }
 
     /// Ends a process that did not come up.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Daemon to executor, once, with these descriptors in this order: the program's socket, its ring, its shared pages, a pidfd
-/// of its process, the log.
+/// of its process, its verdict page, the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
     pub tenant: u64,
@@ -21,7 +21,7 @@ pub struct Setup {
 }
 
 /// Descriptors that come with [`Setup`].
-pub const SETUP_FDS: usize = 5;
+pub const SETUP_FDS: usize = 6;
 
 /// Executor to daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use lightos_protocol::mapping::Reservation;
 use lightos_protocol::pages::{ExecutorState, ReplyError, SessionPages};
 use lightos_protocol::request::Reply;
 use lightos_protocol::socket::Channel;
+use lightos_protocol::verdict::Verdict;
 
 use super::Executor;
 use super::dispatch::Violation;
@@ -43,6 +44,7 @@ impl Executor {
     pub(crate) fn new(
         context: Context,
         pages: Arc<SessionPages>,
+        verdict: Verdict,
         program: Arc<Channel>,
     ) -> Result<Self, SessionError> {
         let device_arena_bytes = reserve_device_arena().map_err(SessionError::DeviceArena)?;
@@ -53,6 +55,7 @@ impl Executor {
         Ok(Self {
             context,
             pages,
+            verdict,
             fds: Fds::new(program),
             device_arena_bytes,
             host_arena,
