@@ -113,7 +113,7 @@ fn verdict(
         }
         Class::Unknown => {
             let found = find(handle).cast_const();
-            let answer = if real::owns(found) { unknown::stub_of(found) } else { found };
+            let answer = if real::owns(found) { unknown::stub_of(found, name) } else { found };
             Verdict { answer: answer as usize, target: 0 }
         }
     }

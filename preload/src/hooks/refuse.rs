@@ -53,10 +53,12 @@ pub extern "C" fn refusal_verdict(row: u32) -> Verdict {
     if let (Some(session), Some(_guard)) = (session::session(), Guard::enter())
         && !is_met()
     {
-        if let Some(hook) = hook {
-            session.count(hook.row, Column::Refused);
+        let counters = session.pages().counters();
+        match hook {
+            Some(hook) => session.count(hook.row, Column::Refused),
+            None => unknown::named(row, |index, name| counters.refuse_unknown(index, name)),
         }
-        session.pages().counters().count_reason(reason as usize);
+        counters.count_reason(reason as usize);
         return answer(CuResult::NOT_SUPPORTED);
     }
     let real = hook.map_or_else(|| unknown::real_of(row), |hook| hook.slot.address().map(NonZeroUsize::get));

@@ -75,6 +75,7 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
     let row =
         |name: &str| counters.calls.iter().find(|row| row.function == name).cloned().unwrap_or_default();
     assert_eq!(row("cuMemcpyBatchAsync").refused, 3);
+    assert_eq!(row("cuFutureFunction").refused, 1, "a newer driver's function is reported by name");
     assert_eq!((row("cuCtxSetCurrent").forwarded, row("cuCtxSetCurrent").failed), (1, 1));
     let reasons: Vec<_> = counters.reasons.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     assert!(
