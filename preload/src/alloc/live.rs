@@ -58,6 +58,8 @@ pub struct Allocation {
     pub bytes: u64,
     /// What it is.
     pub kind: Kind,
+    /// The `CUcontext` with whose end it ends; 0 for memory that belongs to none.
+    pub context: u64,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: never used twice in one process.
     pub id: u64,
 }
@@ -82,10 +84,15 @@ impl Live {
         Self { ranges: RwLock::new(BTreeMap::new()), next_id: AtomicU64::new(1) }
     }
 
-    /// Adds a range. One that starts at the same address is replaced.
+    /// Adds a range that belongs to no context. One that starts at the same address is replaced.
     pub fn insert(&self, base: u64, bytes: u64, kind: Kind) {
+        self.insert_in(base, bytes, kind, 0);
+    }
+
+    /// As [`Live::insert`], for memory of a context.
+    pub fn insert_in(&self, base: u64, bytes: u64, kind: Kind, context: u64) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.write().insert(base, Allocation { base, bytes, kind, id });
+        self.write().insert(base, Allocation { base, bytes, kind, context, id });
     }
 
     /// Removes the range that starts at `base`, if `matches` accepts it: of two threads that free one address, one wins.
@@ -96,9 +103,9 @@ impl Live {
         Some(found)
     }
 
-    /// Removes every range that `matches` accepts.
-    pub fn remove_all(&self, matches: impl Fn(&Allocation) -> bool) {
-        self.write().retain(|_, allocation| !matches(allocation));
+    /// Removes every range that `matches` accepts, and returns them.
+    pub fn remove_all(&self, matches: impl Fn(&Allocation) -> bool) -> Vec<Allocation> {
+        self.write().extract_if(.., |_, allocation| matches(allocation)).map(|(_, found)| found).collect()
     }
 
     /// The range that `address` lies in.
@@ -173,6 +180,17 @@ mod tests {
         assert!(live.covering(0x20f0, 0x20).is_some());
         assert!(live.covering(0x20f0, 0x111).is_none());
         assert_eq!(live.starting_in(0x2000, 0x200).len(), 2);
+    }
+
+    #[test]
+    fn memory_ends_with_its_context() {
+        let live = Live::new();
+        live.insert_in(0x1000, 0x100, Kind::Device, 7);
+        live.insert_in(0x2000, 0x100, Kind::Host { flags: 0 }, 8);
+        live.insert(0x3000, 0x100, Kind::Mapping { allocation: 1 });
+        let ended = live.remove_all(|allocation| allocation.context == 7);
+        assert_eq!(ended.iter().map(|allocation| allocation.base).collect::<Vec<_>>(), [0x1000]);
+        assert!(live.find(0x1000).is_none() && live.find(0x2000).is_some() && live.find(0x3000).is_some());
     }
 
     #[test]

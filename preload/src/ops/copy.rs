@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(place(0x1234_0000, 64, Role::Device), Ok(Place::Device));
         assert_eq!(place(0x1234_0000, 65, Role::Unified), invalid);
 
-        LIVE.remove_all(|known| [device, pinned, 0x1234_0000].contains(&known.base));
+        let _ = LIVE.remove_all(|known| [device, pinned, 0x1234_0000].contains(&known.base));
         assert_eq!(place(device, 1, Role::Device), invalid, "freed");
     }
 }

@@ -24,6 +24,8 @@ pub struct Event {
     state: AtomicU64,
     /// Whether the latest record belongs to a stream capture.
     captured: AtomicBool,
+    /// The `CUcontext` with whose end it ends.
+    context: AtomicU64,
 }
 
 /// Never recorded: complete, as native has it.
@@ -110,10 +112,15 @@ pub fn create(out: Out<u64>, flags: u32, local: impl FnOnce(*mut u64) -> CuResul
         session.cast(&Request::Stream(StreamRequest::EventCreate { event, flags }))?;
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let known = spare.unwrap_or_else(|| {
-            Box::leak(Box::new(Event { state: AtomicU64::new(NEVER), captured: AtomicBool::new(false) }))
+            Box::leak(Box::new(Event {
+                state: AtomicU64::new(NEVER),
+                captured: AtomicBool::new(false),
+                context: AtomicU64::new(0),
+            }))
         });
         known.state.store(NEVER, Relaxed);
         known.captured.store(false, Relaxed);
+        known.context.store(context::current(), Relaxed);
         EVENTS.insert(event, known);
         out.put(event);
         Ok(())
@@ -129,6 +136,14 @@ pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let sent = session.send_op(Op::EventDestroy, event);
     SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
     local().ok().and(sent).into()
+}
+
+/// The events of a context that has ended.
+pub fn end_of_context(session: &Session, context: u64) {
+    for (handle, event) in EVENTS.remove_where(|event| event.context.load(Relaxed) == context) {
+        let _ = session.send_op(Op::EventDestroy, handle);
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
 }
 
 /// cuEventRecord and cuEventRecordWithFlags.

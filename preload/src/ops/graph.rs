@@ -191,6 +191,15 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     local().ok().and(sent).into()
 }
 
+/// The primary context has ended: no executable graph can run any more. The local handles stay until the program destroys them.
+pub fn end_of_context(session: &Session) {
+    for (exec, known) in EXECS.remove_where(|_| true) {
+        let _ = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
+        hostfn::forget(&std::mem::take(&mut *known.state()).callbacks);
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    }
+}
+
 /// cuGraphExecUpdate: the parameters of another graph of the same topology.
 pub fn update(exec: u64, graph: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let Some(known) = EXECS.get(exec) else { return UNKNOWN };

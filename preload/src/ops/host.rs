@@ -3,7 +3,7 @@
 //! Small requests share blocks, as device allocations share slabs ([`crate::alloc::heap`] serves both). Registration with the local driver
 //! makes pointer attributes true; registration in the executor lets its device copy and lets kernels read and write.
 
-mod register;
+pub mod register;
 
 use std::ffi::c_void;
 use std::fs;
@@ -143,7 +143,7 @@ pub fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), C
     }
     sidecar()?.sticky().map_or(Ok(()), Err)?;
     let address = obtain(bytes as u64)?;
-    LIVE.insert(address, bytes as u64, Kind::Host { flags });
+    LIVE.insert_in(address, bytes as u64, Kind::Host { flags }, context::current());
     out.put(pointer(address));
     Ok(())
 }

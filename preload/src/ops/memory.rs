@@ -121,7 +121,9 @@ pub fn obtain(bytes: usize, kind: Kind) -> Result<u64, CuResult> {
         address = with_heap(|heap| heap.allocate(bytes));
     }
     let address = address?;
-    LIVE.insert(address, bytes, kind);
+    // Memory from a pool is the device's; what cuMemAlloc gives is the context's.
+    let owner = if kind == Kind::Device { context::current() } else { 0 };
+    LIVE.insert_in(address, bytes, kind, owner);
     session.pages().counters().memory_allocated(bytes);
     Ok(address)
 }
@@ -181,6 +183,17 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
     pool::forget(allocation);
     give_back(allocation)?;
     Ok(Outcome::Done)
+}
+
+/// The memory of a context that has ended.
+pub fn end_of_context(context: u64) {
+    for allocation in LIVE.remove_all(|allocation| allocation.context == context) {
+        let _ = match allocation.kind {
+            Kind::Registered { .. } => host::register::end(allocation),
+            Kind::Host { .. } | Kind::Managed => host::give_back(allocation),
+            _ => give_back(allocation),
+        };
+    }
 }
 
 /// An address that is no allocation of ours: outside the arenas the local driver names the error, inside there is nothing

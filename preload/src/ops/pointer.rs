@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn allocation(kind: Kind) -> Allocation {
-        Allocation { base: 0x3000_0000_0200, bytes: 1000, kind, id: 9 }
+        Allocation { base: 0x3000_0000_0200, bytes: 1000, kind, context: 0, id: 9 }
     }
 
     #[test]

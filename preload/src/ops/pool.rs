@@ -259,7 +259,7 @@ mod tests {
     fn only_the_stream_that_freed_memory_takes_it_over() {
         let stream = 0x5eed;
         let free = |base| {
-            let allocation = Allocation { base, bytes: 4096, kind: Kind::Device, id: 1 };
+            let allocation = Allocation { base, bytes: 4096, kind: Kind::Device, context: 0, id: 1 };
             pools().marks.push(Mark { allocation: Some(allocation), stream, slot: 0, value: 0 });
         };
         free(0x1000);

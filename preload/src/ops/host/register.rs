@@ -22,7 +22,7 @@ use lightos_protocol::mapping::{Access, Reservation};
 use lightos_protocol::request::{MemoryRequest, Request};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 
-use crate::alloc::live::Kind;
+use crate::alloc::live::{Allocation, Kind};
 use crate::ops::memory::{LIVE, sidecar};
 use crate::ops::{capture, context, stream};
 use crate::outcome::{Outcome, Reason};
@@ -80,7 +80,7 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
         restore(address, end - address);
         return Err(error);
     }
-    LIVE.insert(address, bytes, Kind::Registered { flags });
+    LIVE.insert_in(address, bytes, Kind::Registered { flags }, context::current());
     COUNT.fetch_add(1, Relaxed);
     Ok(Outcome::Done)
 }
@@ -152,11 +152,16 @@ pub fn unregister(pointer: *mut c_void) -> Result<(), CuResult> {
     }
     let registered = |kind| matches!(kind, Kind::Registered { .. });
     let found = LIVE.remove(address, registered).ok_or(CuResult::HOST_MEMORY_NOT_REGISTERED)?;
-    COUNT.fetch_sub(1, Relaxed);
     stream::synchronize_context()?;
-    super::unpin(address);
-    sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address }))?;
-    restore(address, found.bytes.next_multiple_of(PAGE_BYTES));
+    end(found)
+}
+
+/// Ends a registration that has left the table and that the device no longer uses.
+pub fn end(Allocation { base, bytes, .. }: Allocation) -> Result<(), CuResult> {
+    COUNT.fetch_sub(1, Relaxed);
+    super::unpin(base);
+    sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address: base }))?;
+    restore(base, bytes.next_multiple_of(PAGE_BYTES));
     Ok(())
 }
 
