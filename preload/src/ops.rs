@@ -1,5 +1,6 @@
 //! The logic behind the hooks, one module per area: validates what native validates at the call, marshals, forwards.
 
+pub mod batch;
 pub mod capture;
 pub mod context;
 pub mod copy;

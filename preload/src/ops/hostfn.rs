@@ -87,6 +87,25 @@ pub unsafe fn launch(stream: u64, function: Option<HostFn>, data: *mut c_void) -
     submit(stream, Function::Host(function), data, HostFuncKind::Launch)
 }
 
+/// cuLaunchHostFunc_v2. How the driver's thread waits for its turn is a hint.
+///
+/// # Safety
+/// As [`launch`].
+pub unsafe fn launch_with(
+    stream: u64,
+    function: Option<HostFn>,
+    data: *mut c_void,
+    sync_mode: u32,
+) -> Outcome {
+    /// `CU_HOST_TASK_BLOCKING`, `CU_HOST_TASK_SPINWAIT`.
+    const MODES: u32 = 2;
+    if sync_mode >= MODES {
+        return Outcome::Fail(CuResult::INVALID_VALUE);
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { launch(stream, function, data) }
+}
+
 /// cuStreamAddCallback.
 ///
 /// # Safety

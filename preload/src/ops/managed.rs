@@ -33,7 +33,7 @@ pub fn allocate(out: Out<u64>, bytes: usize, flags: u32) -> Result<(), CuResult>
 }
 
 /// Whether the range is managed memory; for anything else the local driver names the error.
-fn is_managed(address: u64, bytes: usize) -> bool {
+pub fn is_managed(address: u64, bytes: usize) -> bool {
     LIVE.covering(address, bytes as u64).is_some_and(|allocation| allocation.kind == Kind::Managed)
 }
 

@@ -22,7 +22,7 @@ EXPORT int cuMemAddressFree(unsigned long long address, size_t bytes) { (void)ad
 EXPORT int cuMemcpyAtoA_v2(void *d, size_t dofs, void *s, size_t sofs, size_t bytes)
 { return d == (void *)1 && dofs == 2 && s == (void *)3 && sofs == 4 && bytes == 5 ? 2002 : 1; }
 EXPORT int cuTexRefSetMipmapLevelBias(void *ref, float bias) { return ref == (void *)1 && bias == 2.5f ? 2003 : 1; }
-EXPORT int cuMemcpyBatchAsync(long a, long b, long c, long d, long e, long f, long g, long h, long i)
+EXPORT int cuMemBatchDecompressAsync(long a, long b, long c, long d, long e, long f, long g, long h, long i)
 { return a == 1 && b == 2 && c == 3 && d == 4 && e == 5 && f == 6 && g == 7 && h == 8 && i == 9 ? 2004 : 1; }
 
 /* A function that no hook knows. */

@@ -43,7 +43,7 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
         r#"
         int main(void) {
             void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-            Batch batch = (Batch)dlsym(driver, "cuMemcpyBatchAsync");
+            Batch batch = (Batch)dlsym(driver, "cuMemBatchDecompressAsync");
             CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
             CHECK(((Init)dlsym(driver, "cuInit"))(0) == 0);
             CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 801);
@@ -74,7 +74,7 @@ fn a_session_counts_refuses_and_forgets_itself_in_children() {
     let counters = pages.counters().snapshot(&hello.hooks, &hello.reasons);
     let row =
         |name: &str| counters.calls.iter().find(|row| row.function == name).cloned().unwrap_or_default();
-    assert_eq!(row("cuMemcpyBatchAsync").refused, 3);
+    assert_eq!(row("cuMemBatchDecompressAsync").refused, 3);
     assert_eq!(row("cuFutureFunction").refused, 1, "a newer driver's function is reported by name");
     assert_eq!((row("cuCtxSetCurrent").forwarded, row("cuCtxSetCurrent").failed), (1, 1));
     let reasons: Vec<_> = counters.reasons.iter().map(|(name, count)| (name.as_str(), *count)).collect();
@@ -121,7 +121,7 @@ fn exit_handlers_run_natively() {
         static void late(void) { CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004); }
         int main(void) {
             void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-            batch = (Batch)dlsym(driver, "cuMemcpyBatchAsync");
+            batch = (Batch)dlsym(driver, "cuMemBatchDecompressAsync");
             atexit(late);
             CHECK(((Init)dlsym(driver, "cuInit"))(0) == 0);
             CHECK(batch(1, 2, 3, 4, 5, 6, 7, 8, 9) == 801);

@@ -44,7 +44,7 @@ fn outcome(what: Access, stream: u64, address: u64, value: u64, flags: u32, widt
     let run = || {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
-        check(what, address, flags, u64::from(width / 8))?;
+        check_value(what, address, flags, u64::from(width / 8))?;
         let stream = find(stream)?;
         let wait = u32::from(what == Access::Wait);
         session
@@ -56,7 +56,7 @@ fn outcome(what: Access, stream: u64, address: u64, value: u64, flags: u32, widt
 }
 
 /// What native validates at the call.
-fn check(what: Access, address: u64, flags: u32, bytes: u64) -> Result<(), CuResult> {
+pub fn check_value(what: Access, address: u64, flags: u32, bytes: u64) -> Result<(), CuResult> {
     let allowed = match what {
         Access::Wait => WAIT_CONDITIONS | WAIT_FLUSH,
         Access::Write => WRITE_FLAGS,
