@@ -11,6 +11,7 @@ pub mod graph;
 pub mod host;
 pub mod hostfn;
 pub mod init;
+pub mod ipc;
 pub mod launch;
 pub mod managed;
 pub mod memory;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod context;
 pub mod graph;
+pub mod ipc;
 pub mod memory;
 pub mod module;
 pub mod stream;
@@ -19,6 +20,7 @@ pub use context::ContextRequest;
 pub use graph::{
     CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
 };
+pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
@@ -34,6 +36,8 @@ pub enum Request {
     Memory(MemoryRequest),
     /// Modules, libraries, functions.
     Module(ModuleRequest),
+    /// Memory and events shared between processes.
+    Ipc(IpcRequest),
     /// Streams and events.
     Stream(StreamRequest),
     /// Executable graphs.

@@ -5,6 +5,7 @@
 
 mod admin;
 mod executors;
+mod ipc;
 mod listener;
 mod peer;
 mod session;
@@ -22,6 +23,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
+use ipc::Broker;
 use listener::Listening;
 pub use listener::{ListenError, default_socket};
 use tenants::Tenants;
@@ -59,6 +61,7 @@ struct Daemon {
     options: Options,
     group: Option<Gid>,
     tenants: Tenants,
+    broker: Broker,
     telemetry: Option<Telemetry>,
     started: Instant,
     visitors: AtomicUsize,
@@ -81,6 +84,7 @@ pub fn serve(options: &Options) -> Result<(), ServeError> {
         options: options.clone(),
         group,
         tenants: Tenants::new(&options.config),
+        broker: Broker::new(),
         telemetry,
         started: Instant::now(),
         visitors: AtomicUsize::new(0),

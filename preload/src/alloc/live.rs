@@ -23,6 +23,8 @@ pub enum Kind {
         /// Number of the physical allocation.
         allocation: u64,
     },
+    /// cuIpcOpenMemHandle: another process's allocation.
+    Imported,
     /// A variable of this `CUmodule` or `CUlibrary`. Its address was chosen by the executor's driver.
     Global {
         /// `CUmodule` or `CUlibrary`.

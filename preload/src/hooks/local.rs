@@ -66,7 +66,7 @@ local! {
     cuGraphNodeGetDependentNodes, cuGraphNodeGetDependentNodes_v2, cuGraphNodeGetEnabled, cuGraphNodeGetLocalId,
     cuGraphNodeGetParams, cuGraphNodeGetToolsId, cuGraphNodeGetType, cuGraphNodeSetParams, cuGraphReleaseUserObject,
     cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2, cuGraphRetainUserObject, cuGreenCtxDestroy,
-    cuGreenCtxGetDevResource, cuGreenCtxGetId, cuIpcCloseMemHandle, cuKernelGetAttribute, cuKernelGetLibrary,
+    cuGreenCtxGetDevResource, cuGreenCtxGetId, cuKernelGetAttribute, cuKernelGetLibrary,
     cuKernelGetName, cuKernelGetParamCount, cuKernelGetParamInfo, cuLibraryGetKernelCount, cuLinkAddData,
     cuLinkAddData_v2, cuLinkAddFile, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate, cuLinkCreate_v2, cuLinkDestroy,
     cuLogsCurrent, cuLogsDumpToFile, cuLogsDumpToMemory, cuLogsRegisterCallback, cuLogsUnregisterCallback,

@@ -90,8 +90,7 @@ refuse! {
         cuTexRefSetMaxAnisotropy cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
         cuTexRefSetMipmappedArray;
     Ipc:
-        cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuMemGetHandleForAddressRange
-        cuMemPoolExportPointer cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
+        cuMemGetHandleForAddressRange cuMemPoolExportPointer cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
     ManagedMemory:
         cuLibraryGetManaged cuLibraryGetUnifiedFunction;
     Batch:

@@ -24,7 +24,6 @@ mod absent {
     pub const POOL_HANDLE_TYPES: u32 = 119;
     /// `DMA_BUF_SUPPORTED`: cuMemGetHandleForAddressRange is refused.
     pub const DMA_BUF: u32 = 124;
-    pub const IPC_EVENT: u32 = 125;
     /// `HANDLE_TYPE_FABRIC_SUPPORTED`: memory reaches this process by a file descriptor, and is exported as one.
     pub const FABRIC: u32 = 128;
     /// `UNIFIED_FUNCTION_POINTERS`: those of the executor mean nothing here.
@@ -53,7 +52,6 @@ fn is_absent(attribute: u32) -> bool {
             | TIMELINE_SEMAPHORE_INTEROP
             | POOL_HANDLE_TYPES
             | DMA_BUF
-            | IPC_EVENT
             | FABRIC
             | UNIFIED_FUNCTION_POINTERS
             | MULTICAST

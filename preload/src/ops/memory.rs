@@ -11,7 +11,7 @@ use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_SIZES, HOST_ARENA_
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
-use super::{capture, context, host, pool, stream, vmm};
+use super::{capture, context, host, ipc, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
 use crate::edge::Out;
@@ -74,6 +74,7 @@ pub fn abandon() {
         heap.slabs().for_each(|(address, bytes)| slabs::unmap(address, bytes));
     }
     vmm::abandon();
+    ipc::abandon();
 }
 
 /// The reserved addresses of shared host memory.
@@ -164,6 +165,7 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);
     };
+    ipc::withdraw(&allocation);
     stream::synchronize_context()?;
     if allocation.kind == Kind::Managed {
         host::give_back(allocation)?;

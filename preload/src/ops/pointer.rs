@@ -73,7 +73,7 @@ fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option
         attribute::HOST_POINTER => Value::U64(address),
         attribute::BUFFER_ID => Value::U64(allocation.id),
         attribute::IS_MANAGED => Value::Bool(is_managed),
-        attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(false),
+        attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(allocation.kind == Kind::Device),
         attribute::DEVICE_ORDINAL => Value::U32(DEVICE as u32),
         attribute::RANGE_START_ADDR => Value::U64(allocation.base),
         attribute::RANGE_SIZE => Value::U64(allocation.bytes),

@@ -13,7 +13,7 @@ use lightos_protocol::record::{Timeline, TimelineScope};
 use super::copy::wire;
 use super::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
 use super::memory::{LIVE, foreign, give_back, obtain, sidecar, with_heap};
-use super::{capture, context, stream};
+use super::{capture, context, ipc, stream};
 use crate::alloc::heap::footprint;
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::{In, Out};
@@ -129,6 +129,7 @@ pub fn free(address: u64, stream: u64) -> Result<Outcome, CuResult> {
     }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
     let Some(allocation) = LIVE.remove(address, freeable) else { return foreign(address) };
+    ipc::withdraw(&allocation);
     forget(allocation);
     let session = sidecar()?;
     let stream = wire(stream)?;

@@ -7,8 +7,11 @@
 //! Invariant: the executor keeps an allocation as long as the program holds a reference or a mapping of it, so that
 //! cuMemRetainAllocationHandle can give a handle back.
 
+mod share;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lightos_protocol::arena::{DEVICE_PAGE_BYTES, Region, classify};
@@ -21,6 +24,8 @@ use crate::edge::{In, Out};
 use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
+
+pub use share::{export, import};
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: u32 = 1;
@@ -44,6 +49,7 @@ pub struct Properties {
 /// One physical allocation.
 #[derive(Debug)]
 struct Physical {
+    /// What it counts for in this program's account; 0 for imported memory.
     bytes: u64,
     /// The local handle while `references` is not 0.
     handle: u64,
@@ -60,15 +66,16 @@ struct State {
     allocations: BTreeMap<u64, Physical>,
     /// Number by local handle.
     handles: Option<HashMap<u64, u64>>,
-    next_number: u64,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    reservations: BTreeMap::new(),
-    allocations: BTreeMap::new(),
-    handles: None,
-    next_number: 1,
-});
+static STATE: Mutex<State> =
+    Mutex::new(State { reservations: BTreeMap::new(), allocations: BTreeMap::new(), handles: None });
+
+/// A number that no allocation has had.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,9 +107,11 @@ impl State {
             return Ok(());
         };
         self.allocations.remove(&number);
-        slabs::refund(bytes);
         let session = sidecar()?;
-        session.pages().counters().memory_freed(bytes);
+        if bytes > 0 {
+            slabs::refund(bytes);
+            session.pages().counters().memory_freed(bytes);
+        }
         // The answer is waited for: the memory is back when the program's call returns.
         session.call(&Request::Memory(MemoryRequest::VmmRelease { handle: number })).map(drop)
     }
@@ -172,11 +181,7 @@ pub fn create(
 
 /// Creates in the executor and imports; number and local handle.
 fn create_physical(bytes: u64, asked: &Properties) -> Result<(u64, u64), CuResult> {
-    let number = {
-        let mut state = state();
-        state.next_number += 1;
-        state.next_number - 1
-    };
+    let number = next_number();
     let [usage_low, usage_high] = asked.usage.to_le_bytes();
     let flags = [asked.compression, asked.gpu_direct_rdma, usage_low, usage_high, 0, 0, 0, 0];
     let session = sidecar()?;
@@ -308,19 +313,20 @@ pub fn unmap(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     Ok(Outcome::Done)
 }
 
-/// cuMemExportToShareableHandle: the local twin is the same memory. Memory that the program did not ask to be exportable is not.
-pub fn export(handle: u64) -> Result<Outcome, CuResult> {
-    let state = state();
-    let physical = state.number(handle).and_then(|number| state.allocations.get(&number));
-    if physical.is_some_and(|physical| physical.handle_types == 0) {
-        return Err(CuResult::INVALID_VALUE);
-    }
-    Ok(Outcome::PassThrough(Reason::LocalQuery))
-}
-
 /// cuMemGetAllocationPropertiesFromHandle: with the handle types that the program asked for.
 pub fn properties(out: Out<Properties>, handle: u64) -> Result<Outcome, CuResult> {
     let out = out.required()?;
+    let mut properties = driver_properties(handle)?;
+    let state = state();
+    if let Some(physical) = state.number(handle).and_then(|number| state.allocations.get(&number)) {
+        properties.handle_types = physical.handle_types;
+    }
+    out.put(properties);
+    Ok(Outcome::Done)
+}
+
+/// What the local driver says of an allocation.
+fn driver_properties(handle: u64) -> Result<Properties, CuResult> {
     let mut properties = Properties {
         kind: 0,
         handle_types: 0,
@@ -333,12 +339,7 @@ pub fn properties(out: Out<Properties>, handle: u64) -> Result<Outcome, CuResult
     };
     // SAFETY: a valid out-pointer of the C layout.
     unsafe { real::cuMemGetAllocationPropertiesFromHandle(&mut properties, handle) }.ok()?;
-    let state = state();
-    if let Some(physical) = state.number(handle).and_then(|number| state.allocations.get(&number)) {
-        properties.handle_types = physical.handle_types;
-    }
-    out.put(properties);
-    Ok(Outcome::Done)
+    Ok(properties)
 }
 
 /// The executor is gone: this process's mappings and references end.

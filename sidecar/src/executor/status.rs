@@ -14,6 +14,7 @@ use super::Executor;
 use super::dispatch::Violation;
 use super::driver::{self, Context, CuError, check, sys};
 use super::fds::Fds;
+use super::ipc::Ipc;
 
 /// Why a program's session cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,7 @@ impl Executor {
         context: Context,
         pages: Arc<SessionPages>,
         program: Arc<Channel>,
+        ipc: Ipc,
     ) -> Result<Self, SessionError> {
         let device_arena_bytes = reserve_device_arena().map_err(SessionError::DeviceArena)?;
         let host_arena = Reservation::fixed(arena::HOST_ARENA_BASE, arena::HOST_ARENA_BYTES)
@@ -66,6 +68,7 @@ impl Executor {
             vmm: Default::default(),
             host: Default::default(),
             globals: Default::default(),
+            ipc,
             lost: None,
         })
     }

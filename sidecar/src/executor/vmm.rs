@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lightos_protocol::arena;
 
@@ -58,6 +58,25 @@ impl Physical {
         Ok(Self { handle })
     }
 
+    /// The memory behind another process's descriptor, which stays the caller's.
+    pub(super) fn import(fd: BorrowedFd<'_>) -> Result<Self, CuError> {
+        let mut handle = 0;
+        let os_handle = std::ptr::without_provenance_mut::<c_void>(fd.as_raw_fd() as usize);
+        let kind = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        // SAFETY: for this handle type the driver takes the descriptor's number in place of the pointer; `handle` is a valid out-pointer.
+        check(unsafe { sys::cuMemImportFromShareableHandle(&mut handle, os_handle, kind) })?;
+        Ok(Self { handle })
+    }
+
+    /// The memory that is mapped at an address.
+    pub(super) fn mapped_at(address: u64) -> Result<Self, CuError> {
+        let mut handle = 0;
+        let address = std::ptr::with_exposed_provenance_mut::<c_void>(address as usize);
+        // SAFETY: a valid out-pointer; the driver refuses an address at which nothing is mapped. The reference is released on drop.
+        check(unsafe { sys::cuMemRetainAllocationHandle(&mut handle, address) })?;
+        Ok(Self { handle })
+    }
+
     /// A descriptor with which another process can import the memory.
     pub(super) fn export(&self) -> Result<OwnedFd, CuError> {
         let mut fd: i32 = -1;
@@ -89,7 +108,7 @@ impl Physical {
 
 impl Drop for Physical {
     fn drop(&mut self) {
-        // SAFETY: the handle came from cuMemCreate and is released once.
+        // SAFETY: one reference to the handle is this value's, and it is released once.
         let _ = unsafe { sys::cuMemRelease(self.handle) };
     }
 }
@@ -135,6 +154,20 @@ impl Executor {
         let physical = Physical::create(self.context.device(), bytes, flags, handle_types)?;
         self.fds.send(tag, physical.export()?.as_fd())?;
         self.vmm.allocations.insert(number, physical);
+        Ok(())
+    }
+
+    pub(super) fn vmm_export(&mut self, number: u64, tag: u64) -> Result<(), CuError> {
+        let fd = self.vmm.allocations.get(&number).ok_or(CuError::INVALID_VALUE)?.export()?;
+        self.fds.send(tag, fd.as_fd())
+    }
+
+    pub(super) fn vmm_import(&mut self, number: u64, tag: u64) -> Result<(), CuError> {
+        let fd = self.fds.take(tag)?;
+        if self.vmm.allocations.contains_key(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.vmm.allocations.insert(number, Physical::import(fd.as_fd())?);
         Ok(())
     }
 

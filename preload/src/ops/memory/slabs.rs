@@ -102,7 +102,7 @@ pub fn import(fd: OwnedFd) -> Result<u64, CuResult> {
 }
 
 /// Maps memory that the executor exported at `address`, readable and writable by the device.
-fn map_import(fd: OwnedFd, address: u64, bytes: u64) -> Result<(), CuResult> {
+pub fn map_import(fd: OwnedFd, address: u64, bytes: u64) -> Result<(), CuResult> {
     let handle = import(fd)?;
     let access = AccessDesc { location: Location { kind: LOCATION_DEVICE, id: DEVICE }, flags: READ_WRITE };
     // SAFETY: the range lies in the arena that this process reserved and nothing is mapped there; the descriptor is valid. The mapping
