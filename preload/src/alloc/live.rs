@@ -42,12 +42,17 @@ pub enum Kind {
         /// `CU_MEMHOSTREGISTER_*`.
         flags: u32,
     },
+    /// As `Registered`, but the executor does not have its pages: copies only, through other memory.
+    Staged {
+        /// `CU_MEMHOSTREGISTER_*`.
+        flags: u32,
+    },
 }
 
 impl Kind {
     /// Whether the memory is on the device.
     pub fn is_device(self) -> bool {
-        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. })
+        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. } | Self::Staged { .. })
     }
 }
 

@@ -6,11 +6,13 @@
 //! | small pageable source | the bytes travel in the record |
 //! | larger pageable source or destination | through staging chunks in shared pinned memory ([`staging`]), several under way at once |
 //! | both ends pageable | the processor, after the stream's work |
+//! | registered memory that is not shared | through a stand-in that is ([`staged`]) |
 //!
 //! When a call returns follows the driver: a pageable source has been read, a pageable destination written, a synchronous copy
 //! that involves the host is done. Copies from device to device never wait.
 
 pub mod pitched;
+pub mod staged;
 mod staging;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::record::{CopyKind, Memcpy, MemcpyInline};
 
-use super::host::is_registered;
+use super::host::registration;
 use super::memory::{LIVE, sidecar};
 use super::{capture, context, stream};
 use crate::alloc::live::Kind;
@@ -38,6 +40,8 @@ pub enum Place {
     Pinned,
     /// The program's own memory.
     Pageable,
+    /// The program's own memory, registered.
+    Staged,
 }
 
 /// What the function says that an argument is.
@@ -67,12 +71,16 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
     if role == Role::Host && region == Region::ClientHost {
         return match address {
             0 => Err(CuResult::INVALID_VALUE),
-            _ if is_registered(address, bytes) => Ok(Place::Pinned),
-            _ => Ok(Place::Pageable),
+            _ => Ok(match registration(address, bytes) {
+                Some(Kind::Registered { .. }) => Place::Pinned,
+                Some(_) => Place::Staged,
+                None => Place::Pageable,
+            }),
         };
     }
     match LIVE.covering(address, bytes).map(|allocation| allocation.kind) {
         Some(Kind::Managed | Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
+        Some(Kind::Staged { .. }) => Ok(Place::Staged),
         Some(_) if role != Role::Host => Ok(Place::Device),
         None if region == Region::ClientHost && role == Role::Unified && address != 0 => {
             // The start of a global, too short for the copy, is not host memory.
@@ -154,6 +162,14 @@ pub fn transfer(
     wait: Wait,
 ) -> Result<(), CuResult> {
     let session = sidecar()?;
+    let (mut dst, mut src) = (dst, src);
+    if dst.1 == Place::Staged || src.1 == Place::Staged {
+        let pageable = dst.1 == Place::Pageable || src.1 == Place::Pageable;
+        if wait == Wait::No && !pageable {
+            return staged::copy((dst.0, bytes, dst.1), (src.0, bytes, src.1), (bytes, 1), stream);
+        }
+        (dst.1, src.1) = staged::settle(dst, src.1, stream)?;
+    }
     count(session, dst.1, src.1, bytes);
     match (dst.1, src.1) {
         (Place::Pageable, Place::Pageable) => {

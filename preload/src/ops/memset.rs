@@ -52,6 +52,9 @@ pub fn fill(area: Area, value: u32, stream: u64, wait: Wait) -> Result<Outcome, 
         return Ok(Outcome::Done);
     }
     let place = place(area.dst, area.reach()?, Role::Device)?;
+    if place == Place::Staged {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
     let stream = wire(stream)?;
     let record = Memset {
         dst: area.dst,

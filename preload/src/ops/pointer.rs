@@ -68,6 +68,10 @@ fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option
         attribute::CONTEXT => Value::U64(current_context()?),
         attribute::MEMORY_TYPE if is_device || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
         attribute::MEMORY_TYPE => Value::U32(MEMORY_TYPE_HOST),
+        // The device does not reach it, however the local driver sees it.
+        attribute::DEVICE_POINTER if matches!(allocation.kind, Kind::Staged { .. }) => {
+            return Err(CuResult::INVALID_VALUE);
+        }
         attribute::DEVICE_POINTER => Value::U64(address),
         attribute::HOST_POINTER if is_device => return Err(CuResult::INVALID_VALUE),
         attribute::HOST_POINTER => Value::U64(address),
@@ -219,6 +223,9 @@ mod tests {
         let host = allocation(Kind::Host { flags: 0 });
         assert_eq!(known(&host, attribute::HOST_POINTER, host.base), Ok(Some(Value::U64(host.base))));
         assert_eq!(known(&host, attribute::MEMORY_TYPE, host.base), Ok(Some(Value::U32(MEMORY_TYPE_HOST))));
+        let staged = allocation(Kind::Staged { flags: 0 });
+        assert_eq!(known(&staged, attribute::HOST_POINTER, staged.base), Ok(Some(Value::U64(staged.base))));
+        assert_eq!(known(&staged, attribute::DEVICE_POINTER, staged.base), Err(CuResult::INVALID_VALUE));
         let global = allocation(Kind::Global { module: 1 });
         assert_eq!(known(&global, 1000, global.base), Err(CuResult::INVALID_VALUE), "never asked locally");
         assert_eq!(known(&global, attribute::SYNC_MEMOPS, global.base), Ok(Some(Value::Bool(false))));
