@@ -17,6 +17,7 @@ pub mod managed;
 pub mod memory;
 pub mod memset;
 pub mod module;
+pub mod peer;
 pub mod pointer;
 pub mod pool;
 pub mod procaddr;

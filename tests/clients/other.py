@@ -113,8 +113,11 @@ class Functions:
         status, event = driver.cuIpcOpenEventHandle(event_handle(handle))
         return [status.name, int(event) if status == 0 else 0]
 
-    def event(self):
-        return int(ok(driver.cuEventCreate(int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))))
+    def event(self, flags: int = int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)):
+        return int(ok(driver.cuEventCreate(flags)))
+
+    def event_handle(self, event: int):
+        return show(ok(driver.cuIpcGetEventHandle(driver.CUevent(event))))
 
     def query(self, event: int):
         return driver.cuEventQuery(driver.CUevent(event))[0].name

@@ -199,7 +199,8 @@ fn what_another_object_may_share_is_registered_for_copies_alone() {
             let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER;
             let asked = sys::cuPointerGetAttribute((&raw mut pointer).cast(), attribute, memory as u64);
             notes.add("the device's address", (asked as u32 == 1) == under_shim);
-            notes.code("read only", sys::cuMemHostRegister_v2(memory.cast::<u8>().add(20_001).cast(), 300, 8));
+            notes
+                .code("read only", sys::cuMemHostRegister_v2(memory.cast::<u8>().add(20_001).cast(), 300, 8));
             let block = allocate(300);
             let read_only = memory.cast::<u8>().add(20_001);
             read_only.copy_from_nonoverlapping(pattern(300, 3).as_ptr(), 300);

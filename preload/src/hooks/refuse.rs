@@ -111,8 +111,6 @@ refuse! {
         cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMemcpy3DWithAttributesAsync cuMemcpyWithAttributesAsync
         cuMulticastBindAddr_v2 cuMulticastBindMem_v2 cuStreamBeginCaptureToCig cuStreamBeginRecaptureToGraph
         cuStreamEndCaptureToCig;
-    Peer:
-        cuCtxEnablePeerAccess;
     Checkpoint:
         cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
     Legacy:

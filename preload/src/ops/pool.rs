@@ -73,12 +73,15 @@ fn pools() -> MutexGuard<'static, Pools> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device.
+/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device. One whose memory other
+/// processes could be given is refused here and not at its export, by when a program has no other way any more; the device says that it has no
+/// handle types for pools.
 pub fn create(properties: In<Properties>) -> Outcome {
     match properties.get() {
         Ok(asked) if asked.location.kind != LOCATION_DEVICE || asked.location.id != DEVICE => {
             Outcome::Refuse(Reason::PoolOperation)
         }
+        Ok(asked) if asked.handle_types != 0 => Outcome::Refuse(Reason::Ipc),
         // The local driver also names the error of a null pointer.
         _ => Outcome::PassThrough(Reason::LocalQuery),
     }

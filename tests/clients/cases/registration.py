@@ -125,3 +125,17 @@ def registered_rows(gpu: Session):
     ok(driver.cuMemcpy2D(copy(True)))
     ok(driver.cuMemHostUnregister(host))
     return {"up": up, "down": down, "again": gpu.download(device, 64 * 40, np.uint8)[:50].copy()}
+
+
+@case
+def mapped_heap_memory(gpu: Session):
+    """numba.cuda.mapped of a small array: a kernel works on a part of the heap."""
+    _keep, array = on_the_heap(100)
+    array[:] = 1
+    ok(driver.cuMemHostRegister(array.ctypes.data, array.nbytes, int(driver.CU_MEMHOSTREGISTER_DEVICEMAP)))
+    device = int(ok(driver.cuMemHostGetDevicePointer(array.ctypes.data, 0)))
+    function = gpu.function('extern "C" __global__ void twice(int* p) { p[threadIdx.x] *= 2; }', "twice")
+    gpu.launch(function, (1,), (100,), device)
+    gpu.synchronize()
+    ok(driver.cuMemHostUnregister(array.ctypes.data))
+    return check(array.copy(), np.full(100, 2, np.int32))

@@ -67,6 +67,8 @@ def ipc_memory_rules(gpu: Session):
     }
     (_, first), (_, again) = other.call("open", handle), other.call("open", handle)
     results["twice"] = first == again
+    capable = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
+    results["capable"] = [bool(ok(driver.cuPointerGetAttribute(capable, address))) for address in (device, host)]
     results["freed by the opener"] = other.call("free", first)
     results["inside"] = other.call("close", first + 512)
     results["close"] = [other.call("close", first)]
@@ -166,6 +168,41 @@ def ipc_events(gpu: Session):
     for each in (event, private, gate):
         ok(driver.cuEventDestroy(each))
     return results
+
+
+@case
+def ipc_events_with_a_native_process(gpu: Session):
+    """The handle is the driver's: the other process runs without LightOS."""
+    event = ok(driver.cuEventCreate(SHARED_EVENT))
+    other = Other(native=True)
+    status, theirs = other.call("open_event", show(ok(driver.cuIpcGetEventHandle(event))))
+    stream, word = held_stream()
+    ok(driver.cuEventRecord(event, stream))
+    behind = other.call("event")
+    results = {"held": [status, other.call("query", theirs), other.call("wait", theirs), other.call("record", behind), other.call("query", behind)]}
+    word.value = 1
+    results["released"] = [other.call("synchronize", behind), other.call("query", theirs), code(driver.cuEventSynchronize(event))]
+    # An event of theirs, which a stream of ours waits for.
+    shared = other.call("event", SHARED_EVENT)
+    opened = ok(driver.cuIpcOpenEventHandle(event_handle(other.call("event_handle", shared))))
+    results["recorded there"] = other.call("record", shared)
+    ok(driver.cuStreamWaitEvent(stream, opened, 0))
+    results["reached"] = [code(driver.cuStreamSynchronize(stream)), code(driver.cuEventQuery(opened))]
+    ok(driver.cuEventDestroy(opened))
+    other.end()
+    ok(driver.cuEventDestroy(event))
+    return results
+
+
+@case
+def ipc_memory_of_a_native_process(gpu: Session):
+    exporter = Other(native=True)
+    status, handle = exporter.call("export", exporter.call("allocate", [1, 2, 3]))
+    opened = int(ok(driver.cuIpcOpenMemHandle(memory_handle(handle), int(LAZY))))
+    seen = gpu.download(opened, 3, np.int32).tolist()
+    ok(driver.cuIpcCloseMemHandle(opened))
+    exporter.end()
+    return [status, seen]
 
 
 def share_by_descriptor(gpu: Session, other: Other, size: int):
