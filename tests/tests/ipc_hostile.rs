@@ -16,6 +16,7 @@ const INVALID_VALUE: u32 = 1;
 const OUT_OF_MEMORY: u32 = 2;
 const INVALID_CONTEXT: u32 = 201;
 const INVALID_HANDLE: u32 = 400;
+const NOT_SUPPORTED: u32 = 801;
 const PAGE: u64 = 2 << 20;
 const BASE: u64 = DEVICE_ARENA_BASE;
 /// Offers that a program may have at a time.
@@ -156,16 +157,18 @@ fn descriptors_that_are_no_memory_are_not_imported() {
     let own: File = lightos_protocol::mapping::sealed_memfd("test", PAGE).unwrap().into();
     assert!(import(&own, 1, 2).is_err());
     assert_eq!(export(1, 3), Err(INVALID_VALUE), "nothing was imported");
-    let create = MemoryRequest::VmmCreate {
-        handle: 7,
-        bytes: PAGE,
-        location_type: 1,
-        location_id: 0,
-        flags: 0,
-        handle_types: 0,
-        tag: 4,
+    let create = |location_type| {
+        let (bytes, location_id, flags, handle_types) = (PAGE, 0, 0, 0);
+        let handle = 7;
+        let tag = 4;
+        let request =
+            MemoryRequest::VmmCreate { handle, bytes, location_type, location_id, flags, handle_types, tag };
+        memory(&client, request)
     };
-    assert_eq!(memory(&client, create), Ok(Reply::Done));
+    for location_type in [0, 4, 9, u32::MAX] {
+        assert_eq!(create(location_type), Err(NOT_SUPPORTED), "memory nowhere");
+    }
+    assert_eq!(create(1), Ok(Reply::Done));
     let (_, fds) = client.channel.recv::<FdMessage>(Some(FD_TIMEOUT)).unwrap();
     let created = File::from(fds.into_iter().next().unwrap());
     assert_eq!(import(&created, 7, 5), Err(INVALID_VALUE), "a number twice");

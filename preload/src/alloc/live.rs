@@ -22,6 +22,8 @@ pub enum Kind {
     Mapping {
         /// Number of the physical allocation.
         allocation: u64,
+        /// Whether that is memory of the host.
+        host: bool,
     },
     /// cuIpcOpenMemHandle: another process's allocation.
     Imported,
@@ -50,7 +52,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the memory is on the device.
+    /// Whether the executor has the memory as that of its device: in the device arena, or a global.
     pub fn is_device(self) -> bool {
         !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. } | Self::Staged { .. })
     }
@@ -175,8 +177,8 @@ mod tests {
         live.insert(0x1000, 0x100, Kind::Device);
         live.insert(0x1100, 0x100, Kind::Device);
         assert!(live.covering(0x10f0, 0x20).is_none());
-        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1 });
-        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2 });
+        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1, host: false });
+        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2, host: false });
         assert!(live.covering(0x20f0, 0x20).is_some());
         assert!(live.covering(0x20f0, 0x111).is_none());
         assert_eq!(live.starting_in(0x2000, 0x200).len(), 2);

@@ -36,12 +36,21 @@ const INLINE_MAX_BYTES: u64 = 32 << 10;
 pub enum Place {
     /// Device memory, globals included.
     Device,
+    /// Memory of the host in a mapping of the program's own, which the executor has in the device arena.
+    Mapped,
     /// Host memory that the executor maps too.
     Pinned,
     /// The program's own memory.
     Pageable,
     /// The program's own memory, registered.
     Staged,
+}
+
+impl Place {
+    /// Whether the executor takes addresses there for its device's.
+    pub fn is_in_device_arena(self) -> bool {
+        matches!(self, Self::Device | Self::Mapped)
+    }
 }
 
 /// What the function says that an argument is.
@@ -81,6 +90,7 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
     match LIVE.covering(address, bytes).map(|allocation| allocation.kind) {
         Some(Kind::Managed | Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
         Some(Kind::Staged { .. }) => Ok(Place::Staged),
+        Some(Kind::Mapping { host: true, .. }) => Ok(Place::Mapped),
         Some(_) if role != Role::Host => Ok(Place::Device),
         None if region == Region::ClientHost && role == Role::Unified && address != 0 => {
             // The start of a global, too short for the copy, is not host memory.
@@ -93,7 +103,7 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
 
 /// The kind of a copy whose ends the executor can reach.
 pub fn kind(dst: Place, src: Place) -> CopyKind {
-    match (dst == Place::Device, src == Place::Device) {
+    match (dst.is_in_device_arena(), src.is_in_device_arena()) {
         (true, true) => CopyKind::DeviceToDevice,
         (true, false) => CopyKind::HostToDevice,
         (false, true) => CopyKind::DeviceToHost,
@@ -216,6 +226,8 @@ mod tests {
         LIVE.insert(device, 4096, Kind::Device);
         LIVE.insert(pinned, 4096, Kind::Host { flags: 0 });
         LIVE.insert(0x1234_0000, 64, Kind::Global { module: 1 });
+        let mapped = device + (1 << 30);
+        LIVE.insert(mapped, 4096, Kind::Mapping { allocation: 1, host: true });
         let invalid = Err(CuResult::INVALID_VALUE);
 
         assert_eq!(place(device, 4096, Role::Device), Ok(Place::Device));
@@ -234,7 +246,15 @@ mod tests {
         assert_eq!(place(0x1234_0000, 64, Role::Device), Ok(Place::Device));
         assert_eq!(place(0x1234_0000, 65, Role::Unified), invalid);
 
-        LIVE.remove_all(|known| [device, pinned, 0x1234_0000].contains(&known.base));
+        assert_eq!(
+            place(mapped, 4096, Role::Host),
+            Ok(Place::Mapped),
+            "the processor's as well as the device's"
+        );
+        assert_eq!(place(mapped, 4096, Role::Device), Ok(Place::Mapped));
+        assert_eq!(kind(Place::Mapped, Place::Pageable), CopyKind::HostToDevice, "an address of the arena");
+
+        LIVE.remove_all(|known| [device, pinned, mapped, 0x1234_0000].contains(&known.base));
         assert_eq!(place(device, 1, Role::Device), invalid, "freed");
     }
 }

@@ -32,12 +32,10 @@ mod absent {
     /// `MEM_DECOMPRESS_ALGORITHM_MASK` and `_MAXIMUM_LENGTH`.
     pub const DECOMPRESS_ALGORITHMS: u32 = 136;
     pub const DECOMPRESS_LENGTH: u32 = 137;
-    /// `HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED` and kin: memory of the host that the driver alone would hand out.
-    pub const HOST_NUMA_VMM: u32 = 141;
+    /// `HOST_NUMA_MEMORY_POOLS_SUPPORTED` and kin: memory of the host that the driver alone would hand out.
     pub const HOST_NUMA_POOLS: u32 = 142;
     pub const HOST_NUMA_IPC: u32 = 143;
     pub const HOST_POOLS: u32 = 144;
-    pub const HOST_VMM: u32 = 145;
 }
 
 /// Whether LightOS does not carry what the attribute promises.
@@ -57,11 +55,9 @@ fn is_absent(attribute: u32) -> bool {
             | MULTICAST
             | DECOMPRESS_ALGORITHMS
             | DECOMPRESS_LENGTH
-            | HOST_NUMA_VMM
             | HOST_NUMA_POOLS
             | HOST_NUMA_IPC
             | HOST_POOLS
-            | HOST_VMM
     )
 }
 

@@ -66,7 +66,7 @@ pub fn fill(area: Area, value: u32, stream: u64, wait: Wait) -> Result<Outcome, 
         stream,
     };
     sidecar()?.send(&record, &[])?;
-    if wait == Wait::Yes && place == Place::Pinned {
+    if wait == Wait::Yes && place != Place::Device {
         stream::synchronize(stream)?;
     }
     Ok(Outcome::Done)

@@ -60,20 +60,21 @@ impl Value {
 fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option<Value>, CuResult> {
     let is_device = allocation.kind.is_device();
     let is_managed = allocation.kind == Kind::Managed;
+    let is_host = !is_device || matches!(allocation.kind, Kind::Mapping { host: true, .. });
     let is_mapping = matches!(allocation.kind, Kind::Mapping { .. });
     Ok(Some(match attribute {
         attribute::CONTEXT if is_mapping => return Ok(None),
         // Memory of a pool belongs to the device.
         attribute::CONTEXT if matches!(allocation.kind, Kind::Pooled { .. }) => Value::U64(0),
         attribute::CONTEXT => Value::U64(current_context()?),
-        attribute::MEMORY_TYPE if is_device || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
+        attribute::MEMORY_TYPE if !is_host || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
         attribute::MEMORY_TYPE => Value::U32(MEMORY_TYPE_HOST),
         // The device does not reach it, however the local driver sees it.
         attribute::DEVICE_POINTER if matches!(allocation.kind, Kind::Staged { .. }) => {
             return Err(CuResult::INVALID_VALUE);
         }
         attribute::DEVICE_POINTER => Value::U64(address),
-        attribute::HOST_POINTER if is_device => return Err(CuResult::INVALID_VALUE),
+        attribute::HOST_POINTER if !is_host => return Err(CuResult::INVALID_VALUE),
         attribute::HOST_POINTER => Value::U64(address),
         attribute::BUFFER_ID => Value::U64(allocation.id),
         attribute::IS_MANAGED => Value::Bool(is_managed),

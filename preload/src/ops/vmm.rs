@@ -49,7 +49,7 @@ pub struct Properties {
 /// One physical allocation.
 #[derive(Debug)]
 struct Physical {
-    /// What it counts for in this program's account; 0 for imported memory.
+    /// What it counts for in this program's account of device memory; 0 for imported memory and the host's.
     bytes: u64,
     /// The local handle while `references` is not 0.
     handle: u64,
@@ -57,6 +57,7 @@ struct Physical {
     mappings: u32,
     /// What the program asked for: its memory is always exportable, but it need not know.
     handle_types: u32,
+    location: Location,
 }
 
 #[derive(Debug)]
@@ -148,7 +149,7 @@ pub fn unreserve(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     Ok(Outcome::Done)
 }
 
-/// cuMemCreate, of device memory.
+/// cuMemCreate, of memory of the device or of the host.
 pub fn create(
     out: Out<u64>,
     bytes: usize,
@@ -160,23 +161,37 @@ pub fn create(
     if asked.kind != PINNED || flags != 0 || bytes == 0 {
         return Ok(Outcome::PassThrough(Reason::InvalidArgument));
     }
-    if asked.location.kind != LOCATION_DEVICE || asked.handle_types & !(POSIX_FD | FABRIC) != 0 {
+    let (location, handle_types) = (asked.location, asked.handle_types);
+    if handle_types & !(POSIX_FD | FABRIC) != 0 {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
-    if asked.location.id != DEVICE {
-        return Ok(Outcome::Refuse(Reason::OtherDevice));
+    if let Some(reason) = refusal(location) {
+        return Ok(Outcome::Refuse(reason));
     }
     let bytes = bytes as u64;
     if !bytes.is_multiple_of(DEVICE_PAGE_BYTES) {
         return Err(CuResult::INVALID_VALUE);
     }
-    slabs::charge(bytes)?;
-    let (number, handle) = create_physical(bytes, &asked).inspect_err(|_| slabs::refund(bytes))?;
-    sidecar()?.pages().counters().memory_allocated(bytes);
-    let handle_types = asked.handle_types;
-    state().add(number, Physical { bytes, handle, references: 1, mappings: 0, handle_types });
+    let charged = if location.is_host() { 0 } else { bytes };
+    slabs::charge(charged)?;
+    let (number, handle) = create_physical(bytes, &asked).inspect_err(|_| slabs::refund(charged))?;
+    if charged > 0 {
+        sidecar()?.pages().counters().memory_allocated(charged);
+    }
+    let physical = Physical { bytes: charged, handle, references: 1, mappings: 0, handle_types, location };
+    state().add(number, physical);
     out.put(handle);
     Ok(Outcome::Done)
+}
+
+/// Why the executor could not map memory of this location; none if it can.
+fn refusal(location: Location) -> Option<Reason> {
+    match location {
+        Location::DEVICE => None,
+        _ if location.is_host() => None,
+        Location { kind: LOCATION_DEVICE, .. } => Some(Reason::OtherDevice),
+        _ => Some(Reason::VmmKind),
+    }
 }
 
 /// Creates in the executor and imports; number and local handle.
@@ -189,8 +204,8 @@ fn create_physical(bytes: u64, asked: &Properties) -> Result<(u64, u64), CuResul
     let request = MemoryRequest::VmmCreate {
         handle: number,
         bytes,
-        location_type: LOCATION_DEVICE,
-        location_id: DEVICE,
+        location_type: asked.location.kind,
+        location_id: asked.location.id,
         flags: u64::from_le_bytes(flags),
         handle_types: asked.handle_types,
         tag,
@@ -224,7 +239,7 @@ pub fn release(handle: u64) -> Result<Outcome, CuResult> {
 pub fn retain(out: Out<u64>, address: *mut c_void) -> Result<Outcome, CuResult> {
     let out = out.required()?;
     let Some(found) = LIVE.find(address.addr() as u64) else { return foreign(address.addr() as u64) };
-    let Kind::Mapping { allocation: number } = found.kind else { return Err(CuResult::INVALID_VALUE) };
+    let Kind::Mapping { allocation: number, .. } = found.kind else { return Err(CuResult::INVALID_VALUE) };
     let mut state = state();
     let mut handle = 0;
     // SAFETY: a valid out-pointer; the address is mapped.
@@ -250,23 +265,24 @@ pub fn map(address: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -
     let request =
         MemoryRequest::VmmMap { address, bytes: bytes as u64, offset: offset as u64, handle: number };
     sidecar()?.call(&Request::Memory(request)).inspect_err(|_| slabs::unmap(address, bytes as u64))?;
+    let mut host = false;
     if let Some(physical) = state.allocations.get_mut(&number) {
         physical.mappings += 1;
+        host = physical.location.is_host();
     }
-    LIVE.insert(address, bytes as u64, Kind::Mapping { allocation: number });
+    LIVE.insert(address, bytes as u64, Kind::Mapping { allocation: number, host });
     Ok(Outcome::Done)
 }
 
-/// cuMemSetAccess, for the session's device.
+/// cuMemSetAccess, for the session's device and, here alone, for the processor.
 pub fn set_access(
     address: u64,
     bytes: usize,
     descriptors: In<AccessDesc>,
     count: usize,
 ) -> Result<Outcome, CuResult> {
-    let refused = |asked: &AccessDesc| asked.location.kind != LOCATION_DEVICE || asked.location.id != DEVICE;
     let asked: Vec<AccessDesc> = (0..count).map(|index| descriptors.at(index)).collect::<Result<_, _>>()?;
-    if asked.iter().any(refused) {
+    if asked.iter().any(|asked| refusal(asked.location).is_some()) {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
     // SAFETY: the program's own descriptors, read above; the driver validates range and flags.
@@ -275,7 +291,7 @@ pub fn set_access(
         return Ok(Outcome::Done);
     }
     let session = sidecar()?;
-    for access in asked {
+    for access in asked.into_iter().filter(|access| access.location == Location::DEVICE) {
         session.call(&Request::Memory(MemoryRequest::VmmSetAccess {
             address,
             bytes: bytes as u64,
@@ -303,7 +319,7 @@ pub fn unmap(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     sidecar()?.call(&Request::Memory(MemoryRequest::VmmUnmap { address, bytes: bytes as u64 }))?;
     for mapping in mappings {
         LIVE.remove(mapping.base, |kind| matches!(kind, Kind::Mapping { .. }));
-        if let Kind::Mapping { allocation: number } = mapping.kind {
+        if let Kind::Mapping { allocation: number, .. } = mapping.kind {
             if let Some(physical) = state.allocations.get_mut(&number) {
                 physical.mappings -= 1;
             }
@@ -320,6 +336,7 @@ pub fn properties(out: Out<Properties>, handle: u64) -> Result<Outcome, CuResult
     let state = state();
     if let Some(physical) = state.number(handle).and_then(|number| state.allocations.get(&number)) {
         properties.handle_types = physical.handle_types;
+        properties.location = physical.location;
     }
     out.put(properties);
     Ok(Outcome::Done)

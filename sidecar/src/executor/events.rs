@@ -68,7 +68,6 @@ impl Events {
 
     pub(super) fn create(&mut self, handle: u64, flags: u32) -> Result<(), CuError> {
         let raw = create(flags)?;
-        // The driver wants shared events without timing, so this one is not shared.
         let before_word = if flags & DISABLE_TIMING == 0 { Some(create(flags)?) } else { None };
         self.insert(handle, Event { raw, before_word })
     }

@@ -48,11 +48,11 @@ impl Executor {
                 handle,
                 bytes,
                 location_type,
-                location_id: _,
+                location_id,
                 flags,
                 handle_types,
                 tag,
-            } => self.vmm_create(handle, bytes, location_type, (flags, handle_types), tag),
+            } => self.vmm_create(handle, bytes, (location_type, location_id), (flags, handle_types), tag),
             MemoryRequest::VmmExport { handle, tag } => self.vmm_export(handle, tag),
             MemoryRequest::VmmImport { handle, tag } => self.vmm_import(handle, tag),
             MemoryRequest::VmmMap { address, bytes, offset, handle } => {
@@ -74,7 +74,7 @@ impl Executor {
         if bytes == 0 || !arena::is_device_range(address, bytes) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, 0, 0)?;
+        let physical = Physical::create(vmm::location(self.context.device()), bytes, 0, 0)?;
         physical.map(address, bytes, 0)?;
         let shared = vmm::set_access(self.context.device(), address, bytes, vmm::READ_WRITE)
             .and_then(|()| physical.export())

@@ -21,7 +21,7 @@ pub(crate) struct Vmm {
     allocations: HashMap<u64, Physical>,
 }
 
-/// Physical memory of the device. Dropping it releases the handle; mappings keep the memory itself.
+/// Physical memory of the device, or of the host where the device maps it. Dropping it releases the handle; mappings keep the memory itself.
 #[derive(Debug)]
 pub(super) struct Physical {
     handle: sys::CUmemGenericAllocationHandle,
@@ -32,7 +32,7 @@ impl Physical {
     /// `CUmemAllocationProp::allocFlags`: compression type in byte 0, GPUDirect RDMA in byte 1, usage in bytes 2 and 3.
     /// `handle_types` are further ways to export it that the program asked for.
     pub(super) fn create(
-        device: sys::CUdevice,
+        location: sys::CUmemLocation,
         bytes: u64,
         flags: u64,
         handle_types: u32,
@@ -41,7 +41,7 @@ impl Physical {
         let mut properties = sys::CUmemAllocationProp {
             type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
             requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-            location: location(device),
+            location,
             win32HandleMetaData: std::ptr::null_mut(),
             allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
                 compressionType: compression,
@@ -113,7 +113,7 @@ impl Drop for Physical {
     }
 }
 
-fn location(device: sys::CUdevice) -> sys::CUmemLocation {
+pub(super) fn location(device: sys::CUdevice) -> sys::CUmemLocation {
     sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device }
 }
 
@@ -141,17 +141,26 @@ impl Executor {
         &mut self,
         number: u64,
         bytes: u64,
-        location_type: u32,
+        (location_type, location_id): (u32, i32),
         (flags, handle_types): (u64, u32),
         tag: u64,
     ) -> Result<(), CuError> {
-        if location_type != sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE as u32 {
-            return Err(CuError::NOT_SUPPORTED);
-        }
+        use sys::CUmemLocationType as Kind;
+        const DEVICE: u32 = Kind::CU_MEM_LOCATION_TYPE_DEVICE as u32;
+        const HOST: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST as u32;
+        const HOST_NUMA: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA as u32;
+        let host = |kind| sys::CUmemLocation { type_: kind, id: location_id };
+        let location = match location_type {
+            // The program's ordinal of the device is not this process's.
+            DEVICE => location(self.context.device()),
+            HOST => host(Kind::CU_MEM_LOCATION_TYPE_HOST),
+            HOST_NUMA => host(Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA),
+            _ => return Err(CuError::NOT_SUPPORTED),
+        };
         if self.vmm.allocations.contains_key(&number) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, flags, handle_types)?;
+        let physical = Physical::create(location, bytes, flags, handle_types)?;
         self.fds.send(tag, physical.export()?.as_fd())?;
         self.vmm.allocations.insert(number, physical);
         Ok(())

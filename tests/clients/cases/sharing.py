@@ -262,6 +262,37 @@ def memory_by_descriptor_with_a_native_process(gpu: Session):
 
 
 @case
+def host_memory_by_descriptor(gpu: Session):
+    """NCCL's shared host buffers: the device of one process and the processor of another work on the same memory."""
+    size = 2 * MIB
+    prop = properties(gpu)
+    prop.location.type, prop.location.id = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_HOST_NUMA, 0
+    handle = ok(driver.cuMemCreate(size, prop, 0))
+    address = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
+    ok(driver.cuMemMap(address, size, 0, handle, 0))
+    processor = driver.CUmemAccessDesc()
+    processor.location, processor.flags = prop.location, access(gpu)[0].flags
+    ok(driver.cuMemSetAccess(address, size, [*access(gpu), processor], 2))
+    view = np.frombuffer((ctypes.c_char * size).from_address(address), np.int32)
+    view[:] = np.arange(size // 4, dtype=np.int32)
+    fd = int(ok(driver.cuMemExportToShareableHandle(handle, POSIX_FD, 0)))
+    other = Other()
+    theirs = other.call("map", size, fds=[fd])
+    os.close(fd)
+    other.call("bump", theirs, size // 4, 6)
+    seen = check(view.copy(), np.arange(size // 4, dtype=np.int32) + 6)
+    view[5] = 77
+    results = {"seen": seen, "there": other.call("read", theirs + 16, 3)}
+    other.call("unmap", theirs, size)
+    other.end()
+    del view
+    ok(driver.cuMemUnmap(address, size))
+    ok(driver.cuMemRelease(handle))
+    ok(driver.cuMemAddressFree(address, size))
+    return results
+
+
+@case
 def descriptor_rules(gpu: Session):
     size = 2 * MIB
     private = properties(gpu)

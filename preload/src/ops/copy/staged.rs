@@ -78,7 +78,7 @@ pub fn copy(dst: End, src: End, (width, height): (u64, u64), stream: u64) -> Res
     }
     let session = sidecar()?;
     count(session, dst.2, src.2, width * height);
-    if dst.2 != Place::Device && src.2 != Place::Device {
+    if !dst.2.is_in_device_arena() && !src.2.is_in_device_arena() {
         let rows = Move { dst: (dst.0, dst.1), src: (src.0, src.1), width, height };
         return hostfn::move_rows(session, stream, rows);
     }

@@ -8,11 +8,11 @@ use std::os::fd::{BorrowedFd, IntoRawFd};
 
 use lightos_protocol::request::{MemoryRequest, Request};
 
-use super::{FABRIC, Physical, Properties, driver_properties, next_number, state};
+use super::{FABRIC, Physical, Properties, driver_properties, next_number, refusal, state};
 use crate::edge::Out;
 use crate::ops::capture;
 use crate::ops::memory::sidecar;
-use crate::ops::memory::slabs::{DEVICE, LOCATION_DEVICE, POSIX_FD};
+use crate::ops::memory::slabs::POSIX_FD;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
@@ -61,15 +61,16 @@ pub fn import(out: Out<u64>, os_handle: *mut c_void, kind: u32) -> Result<Outcom
         out.put(handle);
         return Ok(Outcome::Done);
     }
-    let adopted = driver_properties(handle).and_then(|found| match refusal(&found) {
+    let adopted = driver_properties(handle).and_then(|found| match refusal(found.location) {
         Some(reason) => Ok(Err(reason)),
         None => share(os_handle.addr() as i32).map(|number| Ok((number, found))),
     });
     match adopted {
         Ok(Ok((number, found))) => {
-            let handle_types = found.handle_types;
+            let Properties { handle_types, location, .. } = found;
             // Not charged to this program: the memory is the exporter's.
-            state.add(number, Physical { bytes: 0, handle, references: 1, mappings: 0, handle_types });
+            let physical = Physical { bytes: 0, handle, references: 1, mappings: 0, handle_types, location };
+            state.add(number, physical);
             out.put(handle);
             Ok(Outcome::Done)
         }
@@ -81,15 +82,6 @@ pub fn import(out: Out<u64>, os_handle: *mut c_void, kind: u32) -> Result<Outcom
             release(handle);
             Err(error)
         }
-    }
-}
-
-/// Why the executor could not map such memory.
-fn refusal(found: &Properties) -> Option<Reason> {
-    match (found.location.kind, found.location.id) {
-        (LOCATION_DEVICE, DEVICE) => None,
-        (LOCATION_DEVICE, _) => Some(Reason::OtherDevice),
-        _ => Some(Reason::VmmKind),
     }
 }
 
