@@ -92,7 +92,7 @@ macro_rules! areas {
 areas! {
     init, context, procaddr,
     launch, module, library, function, stream, event, hostfn, capture, graph,
-    memory, managed, vmm, copy, batch, memset, host, pointer, global, pool, device,
+    memory, managed, vmm, copy, batch, memset, host, pointer, global, pool, device, ipc,
 }
 
 /// First counter row of an area.

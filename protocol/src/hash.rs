@@ -17,6 +17,7 @@ pub const PROTOCOL_HASH: u64 = {
     hash = fnv1a(hash, include_bytes!("request.rs"));
     hash = fnv1a(hash, include_bytes!("request/context.rs"));
     hash = fnv1a(hash, include_bytes!("request/graph.rs"));
+    hash = fnv1a(hash, include_bytes!("request/ipc.rs"));
     hash = fnv1a(hash, include_bytes!("request/memory.rs"));
     hash = fnv1a(hash, include_bytes!("request/module.rs"));
     hash = fnv1a(hash, include_bytes!("request/stream.rs"));

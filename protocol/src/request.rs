@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod context;
 pub mod graph;
+pub mod ipc;
 pub mod memory;
 pub mod module;
 pub mod stream;
@@ -19,6 +20,7 @@ pub use context::ContextRequest;
 pub use graph::{
     CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
 };
+pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
@@ -34,6 +36,8 @@ pub enum Request {
     Memory(MemoryRequest),
     /// Modules, libraries, functions.
     Module(ModuleRequest),
+    /// Memory and events shared between processes.
+    Ipc(IpcRequest),
     /// Streams and events.
     Stream(StreamRequest),
     /// Executable graphs.
@@ -48,7 +52,7 @@ impl Request {
     /// Whether the executor holds something afterwards that the client's own driver does not have as well: memory and what lies in it.
     /// Streams, events, modules and the context's settings exist on both sides.
     pub const fn keeps_state_of_its_own(&self) -> bool {
-        matches!(self, Self::Memory(_) | Self::Graph(_))
+        matches!(self, Self::Memory(_) | Self::Graph(_) | Self::Ipc(_))
     }
 }
 

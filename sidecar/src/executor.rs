@@ -19,6 +19,7 @@ mod globals;
 mod graphs;
 mod host;
 mod hostfn;
+mod ipc;
 mod launch;
 mod memory;
 mod modules;
@@ -63,6 +64,7 @@ pub(crate) struct Executor {
     pub(crate) vmm: vmm::Vmm,
     pub(crate) host: host::HostMemory,
     pub(crate) globals: globals::Globals,
+    ipc: ipc::Ipc,
     /// The first error that no call could report; every later record is refused with it.
     lost: Option<driver::CuError>,
 }

@@ -22,7 +22,11 @@ pub enum Kind {
     Mapping {
         /// Number of the physical allocation.
         allocation: u64,
+        /// Whether that is memory of the host.
+        host: bool,
     },
+    /// cuIpcOpenMemHandle: another process's allocation.
+    Imported,
     /// A variable of this `CUmodule` or `CUlibrary`. Its address was chosen by the executor's driver.
     Global {
         /// `CUmodule` or `CUlibrary`.
@@ -40,12 +44,17 @@ pub enum Kind {
         /// `CU_MEMHOSTREGISTER_*`.
         flags: u32,
     },
+    /// As `Registered`, but the executor does not have its pages: copies only, through other memory.
+    Staged {
+        /// `CU_MEMHOSTREGISTER_*`.
+        flags: u32,
+    },
 }
 
 impl Kind {
-    /// Whether the memory is on the device.
+    /// Whether the executor has the memory as that of its device: in the device arena, or a global.
     pub fn is_device(self) -> bool {
-        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. })
+        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. } | Self::Staged { .. })
     }
 }
 
@@ -175,8 +184,8 @@ mod tests {
         live.insert(0x1000, 0x100, Kind::Device);
         live.insert(0x1100, 0x100, Kind::Device);
         assert!(live.covering(0x10f0, 0x20).is_none());
-        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1 });
-        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2 });
+        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1, host: false });
+        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2, host: false });
         assert!(live.covering(0x20f0, 0x20).is_some());
         assert!(live.covering(0x20f0, 0x111).is_none());
         assert_eq!(live.starting_in(0x2000, 0x200).len(), 2);
@@ -187,7 +196,7 @@ mod tests {
         let live = Live::new();
         live.insert_in(0x1000, 0x100, Kind::Device, 7);
         live.insert_in(0x2000, 0x100, Kind::Host { flags: 0 }, 8);
-        live.insert(0x3000, 0x100, Kind::Mapping { allocation: 1 });
+        live.insert(0x3000, 0x100, Kind::Mapping { allocation: 1, host: false });
         let ended = live.remove_all(|allocation| allocation.context == 7);
         assert_eq!(ended.iter().map(|allocation| allocation.base).collect::<Vec<_>>(), [0x1000]);
         assert!(live.find(0x1000).is_none() && live.find(0x2000).is_some() && live.find(0x3000).is_some());

@@ -97,7 +97,6 @@ refuse! {
         cuTexRefSetBorderColor cuTexRefSetFilterMode cuTexRefSetFlags cuTexRefSetFormat cuTexRefSetMaxAnisotropy
         cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp cuTexRefSetMipmappedArray;
     Ipc:
-        cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
         cuMemGetHandleForAddressRange cuMemPoolExportPointer cuMemPoolExportToShareableHandle
         cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
     ManagedMemory:
@@ -117,8 +116,6 @@ refuse! {
         cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMulticastBindAddr_v2 cuMulticastBindMem_v2
         cuStreamBeginCaptureToCig cuStreamBeginCaptureToCig_ptsz cuStreamBeginRecaptureToGraph
         cuStreamBeginRecaptureToGraph_ptsz cuStreamEndCaptureToCig cuStreamEndCaptureToCig_ptsz;
-    Peer:
-        cuCtxEnablePeerAccess;
     Checkpoint:
         cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
     Legacy:

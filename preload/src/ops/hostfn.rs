@@ -5,6 +5,7 @@
 //! and the stream goes on. The thread takes none of the program's signals.
 
 use super::capture::{self, captures};
+use super::copy::staged::Move;
 use super::{context, stream};
 use crate::outcome::Outcome;
 use crate::result::CuResult;
@@ -39,6 +40,8 @@ pub struct Callback {
 enum Function {
     Host(HostFn),
     Stream(StreamCallback, u64),
+    /// A part of a copy, see [`super::copy::staged`].
+    Move(Move),
 }
 
 /// The program's argument, passed back to it untouched.
@@ -136,6 +139,13 @@ fn submit(stream: u64, function: Function, data: *mut c_void, kind: HostFuncKind
     run().into()
 }
 
+/// Has rows of host memory moved when a stream, as in records, gets there.
+pub fn move_rows(session: &Session, stream: u64, rows: Move) -> Result<(), CuResult> {
+    let data = Data(std::ptr::null_mut());
+    let callback = register(Callback { function: Function::Move(rows), data, once: true })?;
+    session.send(&HostFunc { stream, callback, kind: HostFuncKind::Launch.into(), pad: 0 }, &[])
+}
+
 /// Starts the thread, once.
 fn start() -> Result<(), CuResult> {
     static STARTED: OnceLock<bool> = OnceLock::new();
@@ -161,6 +171,7 @@ fn serve(current: &'static Session) {
                 match function {
                     Function::Host(function) => function(data),
                     Function::Stream(function, stream) => function(stream, CuResult(posted.status), data),
+                    Function::Move(rows) => rows.run(),
                 }
             }
         }

@@ -11,7 +11,7 @@ use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_SIZES, HOST_ARENA_
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
-use super::{capture, context, host, pool, stream, vmm};
+use super::{capture, context, host, ipc, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
 use crate::dispatch;
@@ -75,6 +75,7 @@ pub fn abandon() {
         heap.slabs().for_each(|(address, bytes)| slabs::unmap(address, bytes));
     }
     vmm::abandon();
+    ipc::abandon();
 }
 
 /// Gives the device arena back, for a process that leaves the executor before anything lies there.
@@ -175,6 +176,7 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);
     };
+    ipc::withdraw(&allocation);
     stream::synchronize_context()?;
     if allocation.kind == Kind::Managed {
         host::give_back(allocation)?;
@@ -189,7 +191,7 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
 pub fn end_of_context(context: u64) {
     for allocation in LIVE.remove_all(|allocation| allocation.context == context) {
         let _ = match allocation.kind {
-            Kind::Registered { .. } => host::register::end(allocation),
+            Kind::Registered { .. } | Kind::Staged { .. } => host::register::end(allocation),
             Kind::Host { .. } | Kind::Managed => host::give_back(allocation),
             _ => give_back(allocation),
         };

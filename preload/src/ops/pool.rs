@@ -13,7 +13,7 @@ use lightos_protocol::record::{Timeline, TimelineScope};
 use super::copy::wire;
 use super::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
 use super::memory::{LIVE, foreign, give_back, obtain, sidecar, with_heap};
-use super::{capture, context, stream};
+use super::{capture, context, ipc, stream};
 use crate::alloc::heap::footprint;
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::{In, Out};
@@ -73,12 +73,15 @@ fn pools() -> MutexGuard<'static, Pools> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device.
+/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device. One whose memory other
+/// processes could be given is refused here and not at its export, by when a program has no other way any more; the device says that it has no
+/// handle types for pools.
 pub fn create(properties: In<Properties>) -> Outcome {
     match properties.get() {
         Ok(asked) if asked.location.kind != LOCATION_DEVICE || asked.location.id != DEVICE => {
             Outcome::Refuse(Reason::PoolOperation)
         }
+        Ok(asked) if asked.handle_types != 0 => Outcome::Refuse(Reason::Ipc),
         // The local driver also names the error of a null pointer.
         _ => Outcome::PassThrough(Reason::LocalQuery),
     }
@@ -129,6 +132,7 @@ pub fn free(address: u64, stream: u64) -> Result<Outcome, CuResult> {
     }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
     let Some(allocation) = LIVE.remove(address, freeable) else { return foreign(address) };
+    ipc::withdraw(&allocation);
     forget(allocation);
     let session = sidecar()?;
     let stream = wire(stream)?;

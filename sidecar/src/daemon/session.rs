@@ -213,7 +213,8 @@ fn device_info(facts: DeviceFacts) -> DeviceInfo {
 /// Waits for the end of the executor and keeps the report.
 fn supervise(daemon: &Daemon, process: ExecutorProcess, tenant: &Arc<Tenant>) {
     tracing::info!(tenant = tenant.id, pid = tenant.pid, program = %tenant.name, executor = process.pid(), "tenant begins");
-    let exit = process.wait();
+    let exit = process.wait(|question, fds| daemon.broker.answer(tenant.id, question, fds));
+    daemon.broker.forget(tenant.id);
     match &exit {
         control::ExecutorExit::Clean => tracing::info!(tenant = tenant.id, pid = tenant.pid, "tenant ends"),
         exit => tracing::warn!(tenant = tenant.id, pid = tenant.pid, ?exit, "tenant ends"),

@@ -131,6 +131,7 @@ impl Executor {
         match request {
             Request::Memory(request) => self.memory_request(request),
             Request::Module(request) => self.module_request(request),
+            Request::Ipc(request) => self.ipc_request(request),
             Request::Stream(request) => self.stream_request(request),
             Request::Graph(request) => self.graph_request(request),
             Request::Context(request) => context::request(request),

@@ -14,6 +14,7 @@ use lightos_protocol::verdict::Verdict;
 
 use super::control::{DeviceFacts, Ending, Notice, SETUP_FDS, Setup};
 use super::driver::{self, Context, StartError};
+use super::ipc::Ipc;
 use super::monitor::Watch;
 use super::status::SessionError;
 use super::{Executor, monitor};
@@ -103,7 +104,8 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
     driver::load()?;
     let (context, device) = Context::open(setup.device, setup.device_uuid)?;
     let _ = opened.set(context);
-    let executor = Executor::new(context, Arc::new(pages), verdict, program)?;
+    let ipc = Ipc::new(daemon.clone(), device.uuid);
+    let executor = Executor::new(context, Arc::new(pages), verdict, program, ipc)?;
     let library = driver::library_path().map(|path| path.display().to_string()).unwrap_or_default();
     let facts = DeviceFacts {
         ordinal: device.ordinal,

@@ -15,6 +15,7 @@ use super::Executor;
 use super::dispatch::Violation;
 use super::driver::{self, Context, CuError, check, sys};
 use super::fds::Fds;
+use super::ipc::Ipc;
 
 /// Why a program's session cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,7 @@ impl Executor {
         pages: Arc<SessionPages>,
         verdict: Verdict,
         program: Arc<Channel>,
+        ipc: Ipc,
     ) -> Result<Self, SessionError> {
         let device_arena_bytes = reserve_device_arena().map_err(SessionError::DeviceArena)?;
         let host_arena = Reservation::fixed(arena::HOST_ARENA_BASE, arena::HOST_ARENA_BYTES)
@@ -69,6 +71,7 @@ impl Executor {
             vmm: Default::default(),
             host: Default::default(),
             globals: Default::default(),
+            ipc,
             lost: None,
         })
     }

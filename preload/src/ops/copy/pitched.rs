@@ -6,6 +6,7 @@ use std::ffi::c_void;
 
 use lightos_protocol::record::Memcpy2D;
 
+use super::staged;
 use super::staging::{self, CHUNK_BYTES};
 use super::{Place, Role, Wait, count, kind, place, transfer, wire};
 use crate::edge::In;
@@ -183,8 +184,11 @@ fn run(copy: Copy3D, stream: u64, wait: Wait) -> Result<Outcome, CuResult> {
         return Ok(Outcome::Done);
     }
     let (dst, src) = (Side::new(&copy.dst, extent)?, Side::new(&copy.src, extent)?);
-    let (to, from) = (dst.place(extent)?, src.place(extent)?);
+    let (mut to, mut from) = (dst.place(extent)?, src.place(extent)?);
     let stream = wire(stream)?;
+    if wait == Wait::Yes && (to == Place::Staged || from == Place::Staged) {
+        (to, from) = staged::settle((dst.address, to), from, stream)?;
+    }
     for z in 0..extent.depth {
         slice((dst.at_slice(z), dst.pitch, to), (src.at_slice(z), src.pitch, from), extent, stream)?;
     }
@@ -200,11 +204,18 @@ type Rows = (u64, u64, Place);
 
 /// Copies one slice, without waiting for what need not be waited for.
 fn slice(dst: Rows, src: Rows, Extent { width, height, .. }: Extent, stream: u64) -> Result<(), CuResult> {
-    let ((dst, dst_pitch, to), (src, src_pitch, from)) = (dst, src);
+    let ((dst, dst_pitch, mut to), (src, src_pitch, mut from)) = (dst, src);
     if height == 1 || (dst_pitch == width && src_pitch == width) {
         return transfer((dst, to), (src, from), width * height, stream, Wait::No);
     }
     let pageable = to == Place::Pageable || from == Place::Pageable;
+    if to == Place::Staged || from == Place::Staged {
+        if !pageable {
+            return staged::copy((dst, dst_pitch, to), (src, src_pitch, from), (width, height), stream);
+        }
+        // Both ends are the program's own, and its memory that is not registered cannot be left for later.
+        (to, from) = staged::settle((dst, to), from, stream)?;
+    }
     if pageable && (width > CHUNK_BYTES || to == from) {
         return (0..height).try_for_each(|row| {
             transfer((dst + row * dst_pitch, to), (src + row * src_pitch, from), width, stream, Wait::No)

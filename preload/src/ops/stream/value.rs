@@ -3,7 +3,7 @@
 use super::find;
 use crate::ops::capture::{self, captures};
 use crate::ops::{context, host, memory};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
 use crate::session::session;
@@ -45,12 +45,15 @@ fn outcome(what: Access, stream: u64, address: u64, value: u64, flags: u32, widt
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
         check_value(what, address, flags, u64::from(width / 8))?;
+        if host::staged(address) {
+            return Ok(Outcome::Refuse(Reason::HostRegister));
+        }
         let stream = find(stream)?;
         let wait = u32::from(what == Access::Wait);
         session
             .send(&StreamValue { stream: stream.wire(), address, value, flags, width, wait, pad: 0 }, &[])?;
         stream.touch();
-        Ok(())
+        Ok(Outcome::Done)
     };
     run().into()
 }
@@ -61,7 +64,7 @@ pub fn check_value(what: Access, address: u64, flags: u32, bytes: u64) -> Result
         Access::Wait => WAIT_CONDITIONS | WAIT_FLUSH,
         Access::Write => WRITE_FLAGS,
     };
-    let visible = memory::is_device(address, bytes) || host::shared(address);
+    let visible = memory::is_device(address, bytes) || host::shared(address) || host::staged(address);
     if flags & !allowed != 0 || !address.is_multiple_of(bytes) || !visible {
         return Err(CuResult::INVALID_VALUE);
     }
