@@ -91,6 +91,7 @@ areas! {
     init, context, procaddr,
     launch, module, library, function, stream, event, hostfn, capture, graph,
     memory, managed, vmm, copy, memset, host, pointer, global, pool, device,
+    array, texture,
 }
 
 /// First counter row of an area.

@@ -1,9 +1,3 @@
 """Cases that LightOS does not serve, with the reason: under the shim their first such call answers CUDA_ERROR_NOT_SUPPORTED."""
 
-ARRAYS = "arrays, textures and surfaces have device storage that is not shared with the sidecar"
-
-NATIVE_ONLY = {
-    "texture_filtering": ARRAYS,
-    "texture_fetch_from_linear_memory": ARRAYS,
-    "surface_write_then_read": ARRAYS,
-}
+NATIVE_ONLY = {}

@@ -66,6 +66,9 @@ impl Executor {
             vmm: Default::default(),
             host: Default::default(),
             globals: Default::default(),
+            arrays: Default::default(),
+            textures: Default::default(),
+            references: Default::default(),
             lost: None,
         })
     }
@@ -121,6 +124,7 @@ impl Executor {
             Err(CuError::NOT_READY) => Ok(()),
             Err(error) => Err(error),
         };
+        let outcome = outcome.and_then(|()| self.destroy_left_arrays());
         if let Err(error) = outcome {
             self.lose(error, "execution");
         }

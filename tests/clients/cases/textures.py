@@ -1,4 +1,4 @@
-"""Arrays, textures and surfaces. Texels are small integers and weights multiples of 1/8, so that every filter is exact."""
+"""Textures and surfaces. Texels are small integers and weights multiples of 1/8, so that every filter is exact."""
 
 from __future__ import annotations
 
