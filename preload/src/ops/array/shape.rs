@@ -92,11 +92,14 @@ impl Shape {
         elements.saturating_mul(self.element_bits()).div_ceil(8)
     }
 
-    /// Bytes of a mipmapped array's levels, of which this is the first.
+    /// Bytes of a mipmapped array's levels, of which this is the first. The driver makes at least one, and none below one element.
     pub fn bytes_of_levels(&self, levels: u32) -> u64 {
         let halved = |extent: usize, level: u32| if extent == 0 { 0 } else { (extent >> level).max(1) };
-        let levels = (0..levels.min(usize::BITS - 1)).map(|level| {
-            let depth = if self.flags & LAYERS == 0 { halved(self.depth, level) } else { self.depth };
+        let is_layered = self.flags & LAYERS != 0;
+        let longest = self.width.max(self.height).max(if is_layered { 0 } else { self.depth });
+        let most = longest.checked_ilog2().unwrap_or(0) + 1;
+        let levels = (0..levels.clamp(1, most)).map(|level| {
+            let depth = if is_layered { self.depth } else { halved(self.depth, level) };
             Self { width: halved(self.width, level), height: halved(self.height, level), depth, ..*self }
         });
         levels.fold(0, |bytes, level| level.bytes().saturating_add(bytes))
@@ -147,7 +150,8 @@ mod tests {
         assert_eq!(first.bytes_of_levels(4), 128 + 16 + 2 + 1);
         let layered = Shape { flags: 1, ..first };
         assert_eq!(layered.bytes_of_levels(4), 4 * (32 + 8 + 2 + 1));
-        assert_eq!(Shape { height: 0, depth: 0, ..first }.bytes_of_levels(9), 8 + 4 + 2 + 6);
+        assert_eq!(Shape { height: 0, depth: 0, ..first }.bytes_of_levels(9), 8 + 4 + 2 + 1);
+        assert_eq!(first.bytes_of_levels(0), 128);
     }
 
     #[test]

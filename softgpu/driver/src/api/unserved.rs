@@ -1,6 +1,6 @@
 //! Every other name that a real driver exports: functions answer CUDA_ERROR_NOT_SUPPORTED, the debugger's variables are zero.
 //!
-//! Among the functions are the first versions with 32-bit addresses and sizes, mipmapped arrays, texture and
+//! Among the functions are the first versions with 32-bit addresses and sizes, texture and
 //! surface references, external memory, IPC, graphics interoperation, multicast, green contexts and checkpoints.
 
 use std::sync::atomic::AtomicU64;
@@ -98,8 +98,7 @@ unserved! { TABLE:
     cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportPointer cuMemPoolExportToShareableHandle
     cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuMemPrefetchBatchAsync
     cuMemPrefetchBatchAsync_ptsz cuMemRangeGetAttributes cuMemsetD16 cuMemsetD2D16 cuMemsetD2D32 cuMemsetD2D8
-    cuMemsetD32 cuMemsetD8 cuMipmappedArrayCreate cuMipmappedArrayDestroy cuMipmappedArrayGetLevel
-    cuMipmappedArrayGetMemoryRequirements cuMipmappedArrayGetSparseProperties cuModuleGetGlobal
+    cuMemsetD32 cuMemsetD8 cuMipmappedArrayGetSparseProperties cuModuleGetGlobal
     cuModuleGetSurfRef cuModuleGetTexRef cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem
     cuMulticastCreate cuMulticastGetGranularity cuMulticastUnbind cuOccupancyMaxActiveClusters
     cuOccupancyMaxPotentialClusterSize cuParamSetf cuParamSeti cuParamSetSize cuParamSetTexRef cuParamSetv
