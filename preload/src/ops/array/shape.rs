@@ -155,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn memory_may_be_mapped_later() {
+        assert!(!Shape { flags: 1 | 2 | 4 | 8, ..FLOATS }.is_mapped_later());
+        assert!(Shape { flags: 2 | 0x40, ..FLOATS }.is_mapped_later());
+        assert!(Shape { flags: 0x80, ..FLOATS }.is_mapped_later());
+    }
+
+    #[test]
     fn boxes_stay_inside() {
         assert!(FLOATS.contains([0; 3], [80, 4, 1]));
         assert!(FLOATS.contains([72, 3, 0], [8, 1, 1]));
