@@ -93,6 +93,7 @@ areas! {
     init, context, procaddr,
     launch, module, library, function, stream, event, hostfn, capture, graph,
     memory, managed, vmm, copy, batch, memset, host, pointer, global, pool, device, ipc,
+    array, texture,
 }
 
 /// First counter row of an area.

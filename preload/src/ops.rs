@@ -1,5 +1,6 @@
 //! The logic behind the hooks, one module per area: validates what native validates at the call, marshals, forwards.
 
+pub mod array;
 pub mod batch;
 pub mod capture;
 pub mod context;
@@ -23,4 +24,5 @@ pub mod pointer;
 pub mod pool;
 pub mod procaddr;
 pub mod stream;
+pub mod texture;
 pub mod vmm;

@@ -66,7 +66,7 @@ reasons! {
     InvalidArgument,
     /// A device other than the one that the session governs.
     OtherDevice,
-    /// Arrays, textures and surfaces have device storage that is not shared with the sidecar yet.
+    /// Sparse arrays, whose memory is mapped later, and arrays that LightOS has not seen made.
     Arrays,
     /// Interoperation with OpenGL, EGL, VDPAU, external memory or external semaphores.
     Interop,

@@ -9,13 +9,16 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod array;
 pub mod context;
 pub mod graph;
 pub mod ipc;
 pub mod memory;
 pub mod module;
 pub mod stream;
+pub mod texture;
 
+pub use array::{ArrayDescriptor, ArrayPlace, ArrayRequest};
 pub use context::ContextRequest;
 pub use graph::{
     CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
@@ -24,6 +27,7 @@ pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
+pub use texture::{ReferenceState, ResourceDescriptor, TextureRequest};
 
 /// Links files sent over the socket with the request that speaks of them. The client counts up from 1; 0 is
 /// never used.
@@ -42,6 +46,10 @@ pub enum Request {
     Stream(StreamRequest),
     /// Executable graphs.
     Graph(GraphRequest),
+    /// Arrays and the copies from and to them.
+    Array(ArrayRequest),
+    /// Textures and surfaces.
+    Texture(TextureRequest),
     /// The context as a whole.
     Context(ContextRequest),
     /// Answered with [`Reply::Done`] once everything before it in the ring has been dispatched.

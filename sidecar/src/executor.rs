@@ -8,6 +8,7 @@
 //! Each area keeps its state in a struct of its own file and adds its methods to [`Executor`]; [`dispatch`] is the one place
 //! that maps records to them.
 
+mod arrays;
 mod context;
 pub mod control;
 mod copies;
@@ -25,8 +26,10 @@ mod memory;
 mod modules;
 mod monitor;
 mod process;
+mod references;
 mod status;
 mod streams;
+mod textures;
 mod vmm;
 
 use std::sync::Arc;
@@ -65,6 +68,9 @@ pub(crate) struct Executor {
     pub(crate) host: host::HostMemory,
     pub(crate) globals: globals::Globals,
     ipc: ipc::Ipc,
+    pub(crate) arrays: arrays::Arrays,
+    pub(crate) textures: textures::Textures,
+    pub(crate) references: references::References,
     /// The first error that no call could report; every later record is refused with it.
     lost: Option<driver::CuError>,
 }

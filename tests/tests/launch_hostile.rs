@@ -97,6 +97,7 @@ fn a_graph_touches_the_programs_memory_alone() {
             height: rows,
             depth: 1,
             kind: kind.into(),
+            ..CopyDescriptor::default()
         })
     };
     let fill = |dst, width| GraphNode::Memset { dst, pitch: 0, value: 0, element_bytes: 4, width, height: 1 };

@@ -1,8 +1,8 @@
 //! Functions that stay with the local driver, which has a real context in this process.
 //!
 //! They either do not depend on device state (versions, device attributes, occupancy, tensor-map encoding), or act on local
-//! twins whose state is true (graphs under construction, handles' own properties), or can only fail here because the objects
-//! they take cannot be created (arrays, textures, external memory). The debugger's data symbols (`cudbg*`) are listed too.
+//! twins whose state is true (graphs under construction, arrays' descriptors, handles' own properties), or can only fail here because the objects
+//! they take cannot be created (external memory). The debugger's data symbols (`cudbg*`) are listed too.
 
 use crate::real::{Slot, c_name};
 
@@ -21,8 +21,8 @@ pub fn addresses() -> impl Iterator<Item = usize> {
 }
 
 local! {
-    cuArray3DGetDescriptor, cuArray3DGetDescriptor_v2, cuArrayDestroy, cuArrayGetDescriptor, cuArrayGetDescriptor_v2,
-    cuArrayGetMemoryRequirements, cuArrayGetPlane, cuArrayGetSparseProperties, cuCheckpointProcessGetRestoreThreadId,
+    cuArray3DGetDescriptor, cuArray3DGetDescriptor_v2, cuArrayGetDescriptor, cuArrayGetDescriptor_v2,
+    cuArrayGetMemoryRequirements, cuArrayGetSparseProperties, cuCheckpointProcessGetRestoreThreadId,
     cuCheckpointProcessGetState, cuCoredumpDeregisterCompleteCallback, cuCoredumpDeregisterStartCallback,
     cuCoredumpGetAttribute, cuCoredumpGetAttributeGlobal, cuCoredumpRegisterCompleteCallback,
     cuCoredumpRegisterStartCallback, cuCoredumpSetAttribute, cuCoredumpSetAttributeGlobal, cuCtxDisablePeerAccess,
@@ -74,7 +74,7 @@ local! {
     cuMemGetDefaultMemPool, cuMemGetLocationInfo, cuMemGetMemPool, cuMemPoolDestroy, cuMemPoolGetAccess,
     cuMemPoolSetAccess,
     cuMemRangeGetAttribute, cuMemRangeGetAttributes,
-    cuMemSetMemPool, cuMipmappedArrayDestroy, cuMipmappedArrayGetLevel, cuMipmappedArrayGetMemoryRequirements,
+    cuMemSetMemPool, cuMipmappedArrayGetMemoryRequirements,
     cuMipmappedArrayGetSparseProperties, cuModuleGetFunctionCount, cuModuleGetLoadingMode, cuMulticastGetGranularity,
     cuOccupancyAvailableDynamicSMemPerBlock, cuOccupancyMaxActiveBlocksPerMultiprocessor,
     cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, cuOccupancyMaxActiveClusters,
@@ -86,10 +86,10 @@ local! {
     cuStreamGetFlags_ptsz, cuStreamGetId, cuStreamGetId_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz,
     cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamUpdateCaptureDependencies,
     cuStreamUpdateCaptureDependencies_ptsz, cuStreamUpdateCaptureDependencies_v2,
-    cuStreamUpdateCaptureDependencies_v2_ptsz, cuSurfObjectDestroy, cuSurfObjectGetResourceDesc, cuSurfRefGetArray,
+    cuStreamUpdateCaptureDependencies_v2_ptsz, cuSurfRefGetArray,
     cuTensorMapEncodeIm2col, cuTensorMapEncodeIm2colWide, cuTensorMapEncodeTiled, cuTensorMapReplaceAddress,
-    cuTexObjectDestroy, cuTexObjectGetResourceDesc, cuTexObjectGetResourceViewDesc, cuTexObjectGetTextureDesc,
-    cuTexRefDestroy, cuTexRefGetAddress, cuTexRefGetAddress_v2, cuTexRefGetAddressMode, cuTexRefGetArray,
+
+    cuTexRefGetAddress, cuTexRefGetAddressMode, cuTexRefGetArray,
     cuTexRefGetBorderColor, cuTexRefGetFilterMode, cuTexRefGetFlags, cuTexRefGetFormat, cuTexRefGetMaxAnisotropy,
     cuTexRefGetMipmapFilterMode, cuTexRefGetMipmapLevelBias, cuTexRefGetMipmapLevelClamp, cuTexRefGetMipmappedArray,
     cuThreadExchangeStreamCaptureMode, cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuVDPAUGetDevice,

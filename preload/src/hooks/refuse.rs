@@ -86,16 +86,7 @@ refuse! {
         cuSignalExternalSemaphoresAsync_ptsz cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuWaitExternalSemaphoresAsync
         cuWaitExternalSemaphoresAsync_ptsz;
     Arrays:
-        cuArray3DCreate cuArray3DCreate_v2 cuArrayCreate cuArrayCreate_v2 cuMemcpyAtoA cuMemcpyAtoA_v2
-        cuMemcpyAtoA_v2_ptds cuMemcpyAtoD cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyAtoH cuMemcpyAtoHAsync
-        cuMemcpyAtoHAsync_v2 cuMemcpyAtoHAsync_v2_ptsz cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyDtoA
-        cuMemcpyDtoA_v2 cuMemcpyDtoA_v2_ptds cuMemcpyHtoA cuMemcpyHtoAAsync cuMemcpyHtoAAsync_v2
-        cuMemcpyHtoAAsync_v2_ptsz cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds cuMemMapArrayAsync cuMemMapArrayAsync_ptsz
-        cuMipmappedArrayCreate cuModuleGetSurfRef cuModuleGetTexRef cuParamSetTexRef cuSurfObjectCreate
-        cuSurfRefSetArray cuTexObjectCreate cuTexRefCreate cuTexRefSetAddress cuTexRefSetAddress2D
-        cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetAddressMode cuTexRefSetAddress_v2 cuTexRefSetArray
-        cuTexRefSetBorderColor cuTexRefSetFilterMode cuTexRefSetFlags cuTexRefSetFormat cuTexRefSetMaxAnisotropy
-        cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp cuTexRefSetMipmappedArray;
+        cuMemMapArrayAsync cuMemMapArrayAsync_ptsz;
     Ipc:
         cuMemGetHandleForAddressRange cuMemPoolExportPointer cuMemPoolExportToShareableHandle
         cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
@@ -119,6 +110,8 @@ refuse! {
     Checkpoint:
         cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
     Legacy:
+        cuArray3DCreate cuArrayCreate cuMemcpyAtoA cuMemcpyAtoD cuMemcpyAtoH cuMemcpyAtoHAsync cuMemcpyDtoA cuMemcpyHtoA
+        cuMemcpyHtoAAsync cuParamSetTexRef cuTexRefSetAddress cuTexRefSetAddress2D cuTexRefSetAddress2D_v2
         cuFuncSetBlockShape cuFuncSetSharedSize cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetf cuParamSeti
         cuParamSetSize cuParamSetv cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync
         cuMemcpy2DUnaligned cuMemcpy3D cuMemcpy3DAsync cuMemcpyDtoD cuMemcpyDtoDAsync cuMemcpyDtoH cuMemcpyDtoHAsync

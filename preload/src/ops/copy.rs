@@ -11,6 +11,7 @@
 //! When a call returns follows the driver: a pageable source has been read, a pageable destination written, a synchronous copy
 //! that involves the host is done. Copies from device to device never wait.
 
+pub mod boxes;
 pub mod pitched;
 pub mod staged;
 mod staging;

@@ -208,6 +208,11 @@ pub fn is_known(image: Image) -> bool {
     images().contains_key(&image)
 }
 
+/// Whether the executor knows a `CUmodule`, which may be a library's.
+pub fn knows(module: u64) -> bool {
+    is_known(Image { handle: module, is_library: false }) || adopt(module)
+}
+
 /// Finds the library whose `CUmodule` this is, for functions that name a module which the program never asked for.
 pub fn adopt(module: u64) -> bool {
     let libraries: Vec<u64> =

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ArrayPlace;
+
 /// A call about executable graphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum GraphRequest {
@@ -96,7 +98,7 @@ pub enum GraphNode {
         /// Attributes set on the node.
         attributes: Vec<NodeAttribute>,
     },
-    /// `CUDA_MEMCPY3D` between the two arenas.
+    /// `CUDA_MEMCPY3D` between the two arenas and arrays.
     Memcpy(CopyDescriptor),
     /// `CUDA_MEMSET_NODE_PARAMS`.
     Memset {
@@ -146,7 +148,7 @@ pub struct NodeAttribute {
     pub value: Vec<u8>,
 }
 
-/// A copy of a box of bytes: `CUDA_MEMCPY3D` without arrays.
+/// A copy of a box of bytes: `CUDA_MEMCPY3D`. An end that is an array counts as device memory, and has neither address nor pitch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CopyDescriptor {
     /// First byte of the source, offsets already added.
@@ -169,6 +171,12 @@ pub struct CopyDescriptor {
     pub depth: u64,
     /// A [`CopyKind`](crate::record::CopyKind) as a number.
     pub kind: u32,
+    /// Where the source begins, when it is an array.
+    pub src_array: Option<ArrayPlace>,
+    /// Where the destination begins, when it is an array.
+    pub dst_array: Option<ArrayPlace>,
+    /// `srcLOD` and `dstLOD`.
+    pub levels: [u64; 2],
 }
 
 /// What is wrong with a graph description.

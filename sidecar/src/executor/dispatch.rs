@@ -134,6 +134,8 @@ impl Executor {
             Request::Ipc(request) => self.ipc_request(request),
             Request::Stream(request) => self.stream_request(request),
             Request::Graph(request) => self.graph_request(request),
+            Request::Array(request) => self.array_request(request),
+            Request::Texture(request) => self.texture_request(request),
             Request::Context(request) => context::request(request),
             Request::Ping => Ok(Reply::Done),
         }

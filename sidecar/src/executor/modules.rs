@@ -136,6 +136,11 @@ impl Modules {
         }
     }
 
+    /// Whether this is a `CUmodule` of the program.
+    pub(crate) fn knows(&self, module: u64) -> bool {
+        self.images.contains_key(&(module, false))
+    }
+
     /// The driver's function for the program's `CUfunction` or `CUkernel`.
     pub(crate) fn function(&mut self, handle: u64) -> Result<sys::CUfunction, CuError> {
         let (image, name) = match self.functions.get(&handle).ok_or(CuError::INVALID_HANDLE)? {
@@ -278,7 +283,9 @@ impl Executor {
             }
             ModuleRequest::Unload { module, library } => {
                 self.globals.forget(module);
-                modules.forget((module, library))?;
+                let forgotten = modules.forget((module, library));
+                self.references.keep(|module| modules.knows(module));
+                forgotten?;
             }
             ModuleRequest::Function { function, module, name, library } => {
                 let name = CString::new(name).map_err(|_| CuError::INVALID_VALUE)?;

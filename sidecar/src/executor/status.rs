@@ -72,6 +72,9 @@ impl Executor {
             host: Default::default(),
             globals: Default::default(),
             ipc,
+            arrays: Default::default(),
+            textures: Default::default(),
+            references: Default::default(),
             lost: None,
         })
     }
@@ -127,6 +130,7 @@ impl Executor {
             Err(CuError::NOT_READY) => Ok(()),
             Err(error) => Err(error),
         };
+        let outcome = outcome.and_then(|()| self.destroy_left_arrays());
         if let Err(error) = outcome {
             self.lose(error, "execution");
         }

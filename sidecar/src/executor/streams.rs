@@ -110,6 +110,17 @@ impl Streams {
         Ok(joiner.stream)
     }
 
+    /// Whether the device has done everything submitted so far.
+    pub(crate) fn is_idle(&mut self) -> Result<bool, CuError> {
+        let everything = self.joined()?;
+        // SAFETY: the joiner's stream lives as long as the process.
+        match check(unsafe { sys::cuStreamQuery(everything) }) {
+            Ok(()) => Ok(true),
+            Err(CuError::NOT_READY) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn destroy(&mut self, handle: u64) -> Result<(), CuError> {
         let stream = self.table.remove(&handle).ok_or(CuError::INVALID_HANDLE)?;
         if stream.used {

@@ -8,12 +8,12 @@ use super::walk::Walk;
 use crate::ops::function::{self, Unusable};
 use crate::ops::hostfn::{self, HostFn};
 use crate::ops::launch::params::{Arguments, with_packed};
-use crate::ops::{host, memory};
-use crate::outcome::Reason;
+use crate::ops::{array, host, memory};
+use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 use cudarc::driver::sys;
 use lightos_protocol::record::CopyKind;
-use lightos_protocol::request::{CopyDescriptor, GraphNode, NodeAttribute};
+use lightos_protocol::request::{ArrayPlace, CopyDescriptor, GraphNode, NodeAttribute};
 use std::ffi::c_void;
 
 /// `CUDA_KERNEL_NODE_PARAMS_v2` and `_v3`.
@@ -110,6 +110,7 @@ pub mod kind {
 /// `CU_MEMORYTYPE_*`.
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+const ARRAY: u32 = 3;
 const UNIFIED: u32 = 4;
 
 impl KernelNode {
@@ -194,46 +195,83 @@ impl HostNode {
     }
 }
 
+/// Where one end of a copy begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// An address, and whether it is on the device.
+    Memory(u64, bool),
+    Array(ArrayPlace),
+}
+
+impl End {
+    fn is_device(self) -> bool {
+        !matches!(self, Self::Memory(_, false))
+    }
+
+    /// Address, pitch, rows from slice to slice; or the place in an array.
+    fn parts(self, side: &Side) -> (u64, u64, u64, Option<ArrayPlace>) {
+        match self {
+            Self::Memory(address, _) => (address, side.pitch as u64, side.height as u64, None),
+            Self::Array(place) => (0, 0, 0, Some(place)),
+        }
+    }
+}
+
 impl Side {
-    /// Address of the first byte, and whether it is on the device.
-    fn resolve(&self) -> Result<(u64, bool), Obstacle> {
+    fn resolve(&self) -> Result<End, Obstacle> {
         let base = match self.kind {
             HOST => self.host,
             DEVICE | UNIFIED => self.device,
-            _ => return Err(Obstacle::Refused(Reason::Arrays)),
+            ARRAY => return self.array(),
+            _ => return Err(CuResult::INVALID_VALUE.into()),
         };
         let rows = self.z.wrapping_mul(self.height).wrapping_add(self.y);
         let address = base.wrapping_add(rows.wrapping_mul(self.pitch).wrapping_add(self.x_bytes) as u64);
         if self.kind != HOST && memory::is_device(address, 1) {
-            Ok((address, true))
+            Ok(End::Memory(address, true))
         } else if host::shared(address) {
-            Ok((address, false))
+            Ok(End::Memory(address, false))
         } else {
             Err(Obstacle::Refused(Reason::PageableInGraph))
         }
+    }
+
+    /// The local driver has judged the box; the executor must have the array.
+    fn array(&self) -> Result<End, Obstacle> {
+        array::find(self.array).map_err(|outcome| match outcome {
+            Outcome::Refuse(reason) => Obstacle::Refused(reason),
+            _ => CuResult::INVALID_VALUE.into(),
+        })?;
+        let (x_bytes, y, z) = (self.x_bytes as u64, self.y as u64, self.z as u64);
+        Ok(End::Array(ArrayPlace { array: self.array, x_bytes, y, z }))
     }
 }
 
 impl Copy3d {
     pub fn describe(self) -> Result<GraphNode, Obstacle> {
-        let ((src, from_device), (dst, to_device)) = (self.src.resolve()?, self.dst.resolve()?);
-        let kind = match (from_device, to_device) {
+        let (from, to) = (self.src.resolve()?, self.dst.resolve()?);
+        let kind = match (from.is_device(), to.is_device()) {
             (false, true) => CopyKind::HostToDevice,
             (true, false) => CopyKind::DeviceToHost,
             (true, true) => CopyKind::DeviceToDevice,
             (false, false) => CopyKind::HostToHost,
         };
+        let (src, src_pitch, src_height, src_array) = from.parts(&self.src);
+        let (dst, dst_pitch, dst_height, dst_array) = to.parts(&self.dst);
         Ok(GraphNode::Memcpy(CopyDescriptor {
             src,
-            src_pitch: self.src.pitch as u64,
-            src_height: self.src.height as u64,
+            src_pitch,
+            src_height,
             dst,
-            dst_pitch: self.dst.pitch as u64,
-            dst_height: self.dst.height as u64,
+            dst_pitch,
+            dst_height,
             width_bytes: self.width_bytes as u64,
             height: self.height as u64,
             depth: self.depth as u64,
             kind: kind.into(),
+            src_array,
+            dst_array,
+            levels: [self.src.level as u64, self.dst.level as u64],
         }))
     }
 }
@@ -280,12 +318,21 @@ mod tests {
     }
 
     #[test]
-    fn pageable_memory_and_arrays_are_refused() {
+    fn pageable_memory_is_refused() {
         let side = |kind, address| Side { kind, host: address, device: address, ..Side::default() };
         assert_eq!(side(HOST, 0x7fff_0000_1000).resolve(), Err(Obstacle::Refused(Reason::PageableInGraph)));
-        assert_eq!(side(3, DEVICE_ARENA_BASE).resolve(), Err(Obstacle::Refused(Reason::Arrays)));
+        assert_eq!(side(9, DEVICE_ARENA_BASE).resolve(), Err(Obstacle::Failed(CuResult::INVALID_VALUE)));
         // A host copy of an address of device memory is one that native refuses, too.
         assert!(side(HOST, HOST_ARENA_BASE - 1).resolve().is_err());
+    }
+
+    #[test]
+    fn an_end_in_an_array_has_a_place_there_and_no_address() {
+        let side = Side { x_bytes: 4, y: 2, z: 1, pitch: 64, height: 8, array: 0x77, ..Side::default() };
+        let place = ArrayPlace { array: 0x77, x_bytes: 4, y: 2, z: 1 };
+        assert_eq!(End::Array(place).parts(&side), (0, 0, 0, Some(place)));
+        assert_eq!(End::Memory(0x1000, true).parts(&side), (0x1000, 64, 8, None));
+        assert!(End::Array(place).is_device());
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! A [`Content`] is a node with every handle translated; it can be added to a graph or set on an executable one. [`Built`] is a graph with
 //! its nodes in the order of the description.
 
-use std::ptr::{null, null_mut, with_exposed_provenance, with_exposed_provenance_mut};
+use std::ptr::{null, null_mut};
 
-use lightos_protocol::record::CopyKind;
-use lightos_protocol::request::{CopyDescriptor, GraphBody, GraphNode, NodeAttribute, NodePlace};
+use lightos_protocol::request::{GraphBody, GraphNode, NodeAttribute, NodePlace};
 
 use super::super::Executor;
 use super::super::driver::{CuError, check, sys};
@@ -50,18 +49,7 @@ impl Executor {
                 };
                 Content::Kernel { node, params: params.clone(), attributes: attributes.clone() }
             }
-            GraphNode::Memcpy(copy) => {
-                let ends = [
-                    (copy.src, copy.src_pitch, copy.src_height),
-                    (copy.dst, copy.dst_pitch, copy.dst_height),
-                ];
-                for (address, pitch, slice_rows) in ends {
-                    let before_last = copy.depth.saturating_sub(1).saturating_mul(slice_rows);
-                    let rows = before_last.saturating_add(copy.height);
-                    self.check_program_memory(address, pitch, copy.width_bytes, rows)?;
-                }
-                Content::Memcpy(Box::new(memcpy(copy)?))
-            }
+            GraphNode::Memcpy(copy) => Content::Memcpy(Box::new(self.box_copy(copy)?)),
             &GraphNode::Memset { dst, pitch, value, element_bytes, width, height } => {
                 let row_bytes = width.checked_mul(element_bytes.into()).ok_or(CuError::INVALID_VALUE)?;
                 self.check_program_memory(dst, pitch, row_bytes, height)?;
@@ -81,43 +69,6 @@ impl Executor {
             GraphNode::Child { graph } => Content::Child(*graph),
         })
     }
-}
-
-fn memcpy(copy: &CopyDescriptor) -> Result<sys::CUDA_MEMCPY3D, CuError> {
-    use sys::CUmemorytype::{CU_MEMORYTYPE_DEVICE as DEVICE, CU_MEMORYTYPE_HOST as HOST};
-    let (from, to) = match CopyKind::try_from(copy.kind).map_err(|_| CuError::INVALID_VALUE)? {
-        CopyKind::HostToDevice => (HOST, DEVICE),
-        CopyKind::DeviceToHost => (DEVICE, HOST),
-        CopyKind::DeviceToDevice => (DEVICE, DEVICE),
-        CopyKind::HostToHost => (HOST, HOST),
-    };
-    Ok(sys::CUDA_MEMCPY3D {
-        srcXInBytes: 0,
-        srcY: 0,
-        srcZ: 0,
-        srcLOD: 0,
-        srcMemoryType: from,
-        srcHost: with_exposed_provenance(copy.src as usize),
-        srcDevice: copy.src,
-        srcArray: null_mut(),
-        reserved0: null_mut(),
-        srcPitch: copy.src_pitch as usize,
-        srcHeight: copy.src_height as usize,
-        dstXInBytes: 0,
-        dstY: 0,
-        dstZ: 0,
-        dstLOD: 0,
-        dstMemoryType: to,
-        dstHost: with_exposed_provenance_mut(copy.dst as usize),
-        dstDevice: copy.dst,
-        dstArray: null_mut(),
-        reserved1: null_mut(),
-        dstPitch: copy.dst_pitch as usize,
-        dstHeight: copy.dst_height as usize,
-        WidthInBytes: copy.width_bytes as usize,
-        Height: copy.height as usize,
-        Depth: copy.depth as usize,
-    })
 }
 
 impl Content {
