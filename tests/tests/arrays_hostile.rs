@@ -151,7 +151,7 @@ fn objects_and_references_name_the_programs_own() {
         words[..first.len()].copy_from_slice(first);
         ResourceDescriptor { kind, words, flags: 0 }
     };
-    let create = |resource| TextureRequest::Create { resource, texture: [0; 26], view: None };
+    let create = |resource| TextureRequest::Create { resource, texture: Box::new([0; 26]), view: None };
     let bytes = 1 | 1 << 32;
     for (what, resource, error) in [
         ("an array that does not exist", resource(0, &[OWN]), INVALID_HANDLE),

@@ -10,6 +10,7 @@ use super::{capture, context, pool, stream};
 use crate::edge::Out;
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
+use crate::session::Session;
 use lightos_protocol::request::{ArrayRequest, Request};
 use rustc_hash::FxHashMap;
 use shape::Shape;
@@ -22,6 +23,8 @@ struct Arrays {
     arrays: FxHashMap<u64, Array>,
     /// Bytes of mipmapped arrays.
     mipmapped: FxHashMap<u64, u64>,
+    /// The `CUcontext` with whose end an array or mipmapped array ends.
+    contexts: FxHashMap<u64, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,7 @@ impl Arrays {
     fn remove(&mut self, array: u64) -> Option<u64> {
         let Some(&Array { shape, owner: Owner::Own }) = self.arrays.get(&array) else { return None };
         self.arrays.remove(&array);
+        self.contexts.remove(&array);
         self.arrays.retain(|_, other| other.owner != Owner::Array(array));
         Some(shape.bytes())
     }
@@ -59,6 +63,7 @@ impl Arrays {
     /// As [`remove`](Self::remove), for a mipmapped array with its levels and their planes.
     fn remove_mipmapped(&mut self, mipmapped: u64) -> Option<u64> {
         let bytes = self.mipmapped.remove(&mipmapped)?;
+        self.contexts.remove(&mipmapped);
         let levels = self.arrays.iter().filter(|(_, array)| array.owner == Owner::Mipmapped(mipmapped));
         let levels: Vec<u64> = levels.map(|(level, _)| *level).collect();
         self.arrays.retain(|array, other| {
@@ -155,11 +160,8 @@ pub fn create_array(
     let Some((array, _)) = made else { return Ok(Outcome::Refuse(Reason::Arrays)) };
     let shape = shape(array)?;
     let mut arrays = arrays();
-    if let Some(bytes) = arrays.remove(array) {
-        // The program's context was reset, which ended the array of this handle without a call.
-        give_back(bytes);
-    }
     arrays.arrays.insert(array, Array { shape, owner: Owner::Own });
+    arrays.contexts.insert(array, context::current());
     Ok(Outcome::Done)
 }
 
@@ -180,10 +182,8 @@ pub fn create_mipmapped(
     )?;
     let Some((mipmapped, bytes)) = made else { return Ok(Outcome::Refuse(Reason::Arrays)) };
     let mut arrays = arrays();
-    if let Some(bytes) = arrays.remove_mipmapped(mipmapped) {
-        give_back(bytes);
-    }
     arrays.mipmapped.insert(mipmapped, bytes);
+    arrays.contexts.insert(mipmapped, context::current());
     Ok(Outcome::Done)
 }
 
@@ -223,6 +223,23 @@ fn leave(
     give_back(bytes);
     local().ok().and(sent)?;
     Ok(Outcome::Done)
+}
+
+/// The arrays of a context that has ended.
+pub fn end_of_context(session: &Session, context: u64) {
+    let mut arrays = arrays();
+    let of_it = arrays.contexts.iter().filter(|(_, owner)| **owner == context);
+    let handles: Vec<u64> = of_it.map(|(handle, _)| *handle).collect();
+    for handle in handles {
+        let (bytes, request) = match arrays.remove(handle) {
+            Some(bytes) => (Some(bytes), ArrayRequest::Destroy { array: handle }),
+            None => (arrays.remove_mipmapped(handle), ArrayRequest::DestroyMipmapped { mipmapped: handle }),
+        };
+        if let Some(bytes) = bytes {
+            let _ = session.cast(&Request::Array(request));
+            give_back(bytes);
+        }
+    }
 }
 
 /// Makes a level or plane that the local driver has told known to the executor.

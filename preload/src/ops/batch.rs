@@ -5,13 +5,14 @@
 
 use std::ffi::c_void;
 
+use super::array::shape::Shape;
 use super::capture::{self, captures};
 use super::copy::pitched::{Copy3D, Side3D, copy_3d};
 use super::copy::{Place, Role, Wait, linear, place};
 use super::stream::{self, Access, value32, value64};
 use super::{context, managed};
 use crate::edge::{In, Out};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 use crate::result::CuResult;
 
 /// The most operations that cuStreamBatchMemOp takes.
@@ -193,7 +194,8 @@ const _: () = assert!(size_of::<BoxCopy>() == 112 && size_of::<CopyAttributes>()
 /// `CU_MEMCPY_OPERAND_TYPE_POINTER`, `_ARRAY`.
 const POINTER: u32 = 1;
 const ARRAY_OPERAND: u32 = 2;
-/// `CU_MEMORYTYPE_UNIFIED`.
+/// `CU_MEMORYTYPE_ARRAY`, `CU_MEMORYTYPE_UNIFIED`.
+const ARRAY: u32 = 3;
 const UNIFIED: u32 = 4;
 
 /// cuMemcpy3DBatchAsync, and with one operation cuMemcpy3DWithAttributesAsync.
@@ -210,10 +212,7 @@ pub fn boxes(list: &In<BoxCopy>, count: usize, failed: Out<usize>, flags: u64, s
         let mut copies = Vec::with_capacity(count);
         for index in 0..count {
             let copy = list.at(index)?;
-            if copy.source.kind == ARRAY_OPERAND || copy.target.kind == ARRAY_OPERAND {
-                return Ok(Outcome::Refuse(Reason::Arrays));
-            }
-            match copy.linear() {
+            match copy.plain() {
                 Ok(found) => copies.push((found, copy.source_access_order)),
                 Err(error) => {
                     failed.put(index);
@@ -222,53 +221,78 @@ pub fn boxes(list: &In<BoxCopy>, count: usize, failed: Out<usize>, flags: u64, s
             }
         }
         for (copy, order) in copies {
-            if order == ORDER_STREAM && place(copy.src.device, 1, Role::Unified)? == Place::Pageable {
+            let from_pointer = copy.src.memory_type == UNIFIED;
+            if from_pointer
+                && order == ORDER_STREAM
+                && place(copy.src.device, 1, Role::Unified)? == Place::Pageable
+            {
                 stream::synchronize(stream)?;
             }
             // SAFETY: a live structure of this frame.
             let copy = unsafe { In::new(&raw const copy) };
             done(copy_3d(copy, stream, Wait::No).into())?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     };
-    Outcome::from(run())
+    run().into()
 }
 
 impl BoxCopy {
-    /// Between pointers all lengths are in bytes.
-    fn linear(&self) -> Result<Copy3D, CuResult> {
-        let [width_bytes, height, depth] = self.extent;
-        if !ORDERS.contains(&self.source_access_order) || width_bytes == 0 || height == 0 || depth == 0 {
+    /// Lengths are in elements of the array that takes part, in bytes between pointers.
+    fn plain(&self) -> Result<Copy3D, CuResult> {
+        let [width, height, depth] = self.extent;
+        if !ORDERS.contains(&self.source_access_order) || width == 0 || height == 0 || depth == 0 {
             return Err(CuResult::INVALID_VALUE);
         }
-        let (src, dst) = (self.source.side(width_bytes, height)?, self.target.side(width_bytes, height)?);
-        Ok(Copy3D { src, dst, width_bytes, height, depth })
+        let element_bytes = match (self.source.element_bytes()?, self.target.element_bytes()?) {
+            (Some(source), Some(target)) if source != target => return Err(CuResult::INVALID_VALUE),
+            (source, target) => source.or(target).unwrap_or(1),
+        };
+        let side = |operand: &Operand| operand.side(width, height, element_bytes);
+        let width_bytes = width.checked_mul(element_bytes).ok_or(CuResult::INVALID_VALUE)?;
+        Ok(Copy3D { src: side(&self.source)?, dst: side(&self.target)?, width_bytes, height, depth })
     }
 }
 
 impl Operand {
-    fn side(&self, width: usize, height: usize) -> Result<Side3D, CuResult> {
-        let [device, row_bytes, rows, _] = self.body;
-        if self.kind != POINTER {
-            return Err(CuResult::INVALID_VALUE);
+    /// Bytes of an array's elements; `None` for a pointer.
+    fn element_bytes(&self) -> Result<Option<usize>, CuResult> {
+        match self.kind {
+            POINTER => Ok(None),
+            ARRAY_OPERAND => {
+                let bytes = Shape::of(self.body[0])?.element_bytes().ok_or(CuResult::INVALID_VALUE)?;
+                Ok(Some(bytes as usize))
+            }
+            _ => Err(CuResult::INVALID_VALUE),
         }
-        let or = |given: u64, least: usize| if given == 0 { least } else { given as usize };
-        let (pitch, rows) = (or(row_bytes, width), or(rows, height));
-        place(device, 1, Role::Unified)?;
+    }
+
+    fn side(&self, width: usize, height: usize, element_bytes: usize) -> Result<Side3D, CuResult> {
         let none = std::ptr::null_mut::<c_void>();
-        Ok(Side3D {
+        let side = Side3D {
             x_bytes: 0,
             y: 0,
             z: 0,
             level: 0,
             memory_type: UNIFIED,
             host: none,
-            device,
+            device: 0,
             array: none,
             context: none,
-            pitch,
-            rows,
-        })
+            pitch: 0,
+            rows: 0,
+        };
+        let bytes = |elements: usize| elements.checked_mul(element_bytes).ok_or(CuResult::INVALID_VALUE);
+        if self.kind == ARRAY_OPERAND {
+            let [array, x, y, z] = self.body;
+            let array = std::ptr::without_provenance_mut(array as usize);
+            let (y, z) = (y as usize, z as usize);
+            return Ok(Side3D { memory_type: ARRAY, array, x_bytes: bytes(x as usize)?, y, z, ..side });
+        }
+        let [device, row, rows, _] = self.body;
+        let or = |given: u64, least: usize| if given == 0 { least } else { given as usize };
+        place(device, 1, Role::Unified)?;
+        Ok(Side3D { device, pitch: bytes(or(row, width))?, rows: or(rows, height), ..side })
     }
 }
 

@@ -6,7 +6,7 @@
 //! A positive answer is kept per thread, because every launch asks. It holds until this thread changes its context or any
 //! context is destroyed (the generation moves on).
 
-use super::{event, graph, memory, module, stream};
+use super::{array, event, graph, memory, module, stream, texture};
 use crate::{dispatch, outcome::Outcome, real, result::CuResult, session::session};
 use lightos_protocol::request::{ContextRequest, Request};
 use std::{
@@ -168,6 +168,8 @@ fn ends(
         stream::end_of_context(session, context);
         event::end_of_context(session, context);
         module::end_of_context(session, context, is_primary);
+        texture::end_of_context(session, context);
+        array::end_of_context(session, context);
         memory::end_of_context(context);
     }
     result.into()

@@ -10,6 +10,7 @@ use super::{array, context};
 use crate::edge::{In, Out};
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
+use crate::session::Session;
 use lightos_protocol::request::texture::{RESOURCE_VIEW_DESC_WORDS, TEXTURE_DESC_WORDS};
 use lightos_protocol::request::{Reply, Request, ResourceDescriptor, TextureRequest};
 use rustc_hash::FxHashMap;
@@ -41,12 +42,22 @@ struct Texture {
     resource: ResourceDesc,
     texture: TextureDesc,
     view: Option<ViewDesc>,
+    /// The `CUcontext` with whose end it ends.
+    context: u64,
+}
+
+/// What a surface object was made from.
+#[derive(Clone, Copy, Debug)]
+struct Surface {
+    resource: ResourceDesc,
+    /// As [`Texture::context`].
+    context: u64,
 }
 
 type Table<T> = LazyLock<Mutex<FxHashMap<u64, T>>>;
 
 static TEXTURES: Table<Texture> = LazyLock::new(Default::default);
-static SURFACES: Table<ResourceDesc> = LazyLock::new(Default::default);
+static SURFACES: Table<Surface> = LazyLock::new(Default::default);
 
 /// The local driver says what is wrong with the handle.
 const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
@@ -91,8 +102,9 @@ pub fn create(
         Ok(described) => described,
         Err(outcome) => return Ok(outcome),
     };
-    let made = object(TextureRequest::Create { resource: described, texture, view })?;
-    lock(&TEXTURES).insert(made, Texture { resource, texture, view });
+    let (boxed, boxed_view) = (Box::new(texture), view.map(Box::new));
+    let made = object(TextureRequest::Create { resource: described, texture: boxed, view: boxed_view })?;
+    lock(&TEXTURES).insert(made, Texture { resource, texture, view, context: context::current() });
     out.put(made);
     Ok(Outcome::Done)
 }
@@ -117,7 +129,7 @@ pub fn create_surface(out: Out<u64>, resource: In<ResourceDesc>) -> Result<Outco
         Err(outcome) => return Ok(outcome),
     };
     let made = object(TextureRequest::CreateSurface { resource: described })?;
-    lock(&SURFACES).insert(made, resource);
+    lock(&SURFACES).insert(made, Surface { resource, context: context::current() });
     out.put(made);
     Ok(Outcome::Done)
 }
@@ -130,6 +142,16 @@ pub fn destroy_surface(object: u64) -> Result<Outcome, CuResult> {
     }
     sidecar()?.cast(&Request::Texture(TextureRequest::DestroySurface { object }))?;
     Ok(Outcome::Done)
+}
+
+/// The objects of a context that has ended.
+pub fn end_of_context(session: &Session, context: u64) {
+    for (object, _) in lock(&TEXTURES).extract_if(|_, texture| texture.context == context) {
+        let _ = session.cast(&Request::Texture(TextureRequest::Destroy { object }));
+    }
+    for (object, _) in lock(&SURFACES).extract_if(|_, surface| surface.context == context) {
+        let _ = session.cast(&Request::Texture(TextureRequest::DestroySurface { object }));
+    }
 }
 
 /// Answers a question about a known object.
@@ -162,7 +184,7 @@ pub fn view(out: Out<ViewDesc>, object: u64) -> Result<Outcome, CuResult> {
 
 /// cuSurfObjectGetResourceDesc.
 pub fn surface_resource(out: Out<ResourceDesc>, object: u64) -> Result<Outcome, CuResult> {
-    answer(&SURFACES, out, object, |resource| Some(*resource))
+    answer(&SURFACES, out, object, |surface| Some(surface.resource))
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ pub enum TextureRequest {
         /// What it reads.
         resource: ResourceDescriptor,
         /// `CUDA_TEXTURE_DESC`.
-        texture: [u32; TEXTURE_DESC_WORDS],
+        texture: Box<[u32; TEXTURE_DESC_WORDS]>,
         /// `CUDA_RESOURCE_VIEW_DESC`.
-        view: Option<[u64; RESOURCE_VIEW_DESC_WORDS]>,
+        view: Option<Box<[u64; RESOURCE_VIEW_DESC_WORDS]>>,
     },
     /// cuTexObjectDestroy.
     Destroy {

@@ -155,10 +155,34 @@ def batched_boxes(gpu: Session):
     ok(driver.cuMemcpy3DBatchAsync(1, [box(operand(last, 0), operand(middle, pitch))], 0, stream))
     ok(driver.cuMemcpy3DBatchAsync(1, [box(operand(back.ctypes.data, width), operand(last, 0))], 0, stream))
     ok(driver.cuStreamSynchronize(stream))
+    wanted = driver.CUDA_ARRAY3D_DESCRIPTOR()
+    wanted.Width, wanted.Height, wanted.Depth, wanted.NumChannels = width // 4, height, depth, 1
+    wanted.Format = driver.CUarray_format.CU_AD_FORMAT_SIGNED_INT32
+    array = ok(driver.cuArray3DCreate(wanted))
+
+    def of_array(x: int, y: int, z: int):
+        found = driver.CUmemcpy3DOperand()
+        found.type = driver.CUmemcpy3DOperandType.CU_MEMCPY_OPERAND_TYPE_ARRAY
+        found.op.array.array = array
+        found.op.array.offset.x, found.op.array.offset.y, found.op.array.offset.z = x, y, z
+        return found
+
+    def part(target, source, elements: int, rows: int, slices: int):
+        found = box(target, source)
+        found.extent.width, found.extent.height, found.extent.depth = elements, rows, slices
+        return found
+
+    through = np.zeros((2, 3, 8 * 4), np.uint8)
+    whole = part(of_array(0, 0, 0), operand(host.ctypes.data, 0), width // 4, height, depth)
+    inner = part(operand(through.ctypes.data, 0), of_array(2, 1, 1), 8, 3, 2)
+    for copy in (whole, inner):
+        ok(driver.cuMemcpy3DBatchAsync(1, [copy], 0, stream))
+    ok(driver.cuStreamSynchronize(stream))
     empty = box(operand(last, 0), operand(middle, pitch))
     empty.extent.depth = 0
     return {
         "back": check(back, host),
+        "through": check(through, host[1:3, 1:4, 8:40]),
         "none": code(driver.cuMemcpy3DBatchAsync(0, [], 0, stream)),
         "flags": code(driver.cuMemcpy3DBatchAsync(1, [box(operand(last, 0), operand(middle, pitch))], 1, stream)),
         "empty": code(driver.cuMemcpy3DBatchAsync(1, [empty], 0, stream)),

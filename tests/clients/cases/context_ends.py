@@ -186,3 +186,26 @@ def registered_memory_ends_with_its_context(gpu: Session):
     ok(driver.cuCtxSetCurrent(gpu.context))
     answers.append(code(driver.cuMemHostUnregister(memory)))
     return {"answers": answers}
+
+
+@case
+def arrays_end_with_their_context(gpu: Session):
+    """Arrays and texture objects of a context that is destroyed; their handles are not known any more, their memory is back."""
+    ok(driver.cuMemFree(ok(driver.cuMemAlloc(256 * MIB))))
+    before = free_bytes()
+    wanted = driver.CUDA_ARRAY3D_DESCRIPTOR()
+    wanted.Width, wanted.Height, wanted.NumChannels = 4096, 4096, 1
+    wanted.Format = driver.CUarray_format.CU_AD_FORMAT_FLOAT
+    results = []
+    for _ in range(2):
+        context = ok(driver.cuCtxCreate(None, 0, gpu.device))
+        array = ok(driver.cuArray3DCreate(wanted))
+        resource = driver.CUDA_RESOURCE_DESC()
+        resource.resType = driver.CUresourcetype.CU_RESOURCE_TYPE_ARRAY
+        resource.res.array.hArray = array
+        ok(driver.cuTexObjectCreate(resource, driver.CUDA_TEXTURE_DESC(), None))
+        taken = before - free_bytes() >= 64 * MIB
+        ok(driver.cuCtxDestroy(context))
+        ok(driver.cuCtxSetCurrent(gpu.context))
+        results.append([taken, before - free_bytes() < 16 * MIB])
+    return {"results": results}

@@ -2,10 +2,10 @@
 
 use super::copy::{copy_later, unified};
 use super::memory::check_managed;
-use crate::abi::{MEMORY_UNIFIED, Memcpy3d};
-use crate::edge::{array, exports, put_some};
+use crate::abi::{MEMORY_ARRAY, MEMORY_UNIFIED, Memcpy3d};
+use crate::edge::{self, exports, put_some};
 use crate::error::{Error, Result};
-use crate::stream;
+use crate::{array, stream};
 
 /// `CUmemcpyAttributes`: source access order, two locations, flags.
 #[repr(C)]
@@ -16,15 +16,13 @@ pub struct CopyAttributes {
     flags: u32,
 }
 
-/// `CUmemcpy3DOperand` of a pointer: address, bytes from row to row, rows from slice to slice, a hint.
+/// `CUmemcpy3DOperand`: of a pointer its address, elements from row to row, rows from slice to slice and a hint; of an array its handle and where
+/// in it the box begins.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
     kind: u32,
-    address: u64,
-    row: usize,
-    layer: usize,
-    hint: u64,
+    body: [u64; 4],
 }
 
 /// `CUDA_MEMCPY3D_BATCH_OP`.
@@ -40,8 +38,9 @@ pub struct BoxCopy {
 
 /// Source access orders: in stream order, during the call, any.
 const ORDERS: std::ops::RangeInclusive<u32> = 1..=3;
-/// `CU_MEMCPY_OPERAND_TYPE_POINTER`.
+/// `CU_MEMCPY_OPERAND_TYPE_POINTER`, `CU_MEMCPY_OPERAND_TYPE_ARRAY`.
 const POINTER: u32 = 1;
+const ARRAY: u32 = 2;
 
 /// The arguments of cuMemcpyBatchAsync up to the stream.
 struct Lists {
@@ -64,11 +63,11 @@ unsafe fn copies(lists: &Lists, failed: *mut usize, stream: u64) -> Result {
     // SAFETY: this function's contract.
     let (targets, sources, sizes, attributes, indices) = unsafe {
         (
-            array(lists.targets, count)?,
-            array(lists.sources, count)?,
-            array(lists.sizes, count)?,
-            array(lists.attributes, attribute_count)?,
-            array(lists.indices, attribute_count)?,
+            edge::array(lists.targets, count)?,
+            edge::array(lists.sources, count)?,
+            edge::array(lists.sizes, count)?,
+            edge::array(lists.attributes, attribute_count)?,
+            edge::array(lists.indices, attribute_count)?,
         )
     };
     let ascend = indices.windows(2).all(|pair| pair[0] < pair[1]);
@@ -99,8 +98,8 @@ unsafe fn boxes(list: *const BoxCopy, count: usize, failed: *mut usize, flags: u
         return Err(Error::INVALID_VALUE);
     }
     // SAFETY: this function's contract.
-    for (index, copy) in unsafe { array(list, count) }?.into_iter().enumerate() {
-        if let Err(error) = copy.linear().and_then(|copy| copy_later(&copy, stream)) {
+    for (index, copy) in unsafe { edge::array(list, count) }?.into_iter().enumerate() {
+        if let Err(error) = copy.plain().and_then(|copy| copy_later(&copy, stream)) {
             // SAFETY: this function's contract.
             unsafe { put_some(failed, index) };
             return Err(error);
@@ -109,30 +108,52 @@ unsafe fn boxes(list: *const BoxCopy, count: usize, failed: *mut usize, flags: u
     Ok(())
 }
 
-impl BoxCopy {
-    fn linear(&self) -> Result<Memcpy3d> {
-        let [width_bytes, height, depth] = self.extent;
-        if self.source.kind != POINTER || self.target.kind != POINTER {
-            return Err(Error::NOT_SUPPORTED);
+impl Operand {
+    /// Bytes of an array's elements; `None` for a pointer.
+    fn element_bytes(&self) -> Result<Option<usize>> {
+        match self.kind {
+            POINTER => Ok(None),
+            ARRAY => {
+                let array = array::find(self.body[0]).ok_or(Error::INVALID_HANDLE)?;
+                Ok(Some(array.texels.texel_bytes() as usize))
+            }
+            _ => Err(Error::INVALID_VALUE),
         }
-        if !ORDERS.contains(&self.order) || width_bytes == 0 || height == 0 || depth == 0 {
+    }
+}
+
+impl BoxCopy {
+    /// Lengths are in elements of the array that takes part, in bytes between pointers.
+    fn plain(&self) -> Result<Memcpy3d> {
+        let [width, height, depth] = self.extent;
+        if !ORDERS.contains(&self.order) || width == 0 || height == 0 || depth == 0 {
             return Err(Error::INVALID_VALUE);
         }
-        let or = |given: usize, least: usize| if given == 0 { least } else { given };
-        Ok(Memcpy3d {
-            src_type: MEMORY_UNIFIED,
-            src_device: self.source.address,
-            src_pitch: or(self.source.row, width_bytes),
-            src_height: or(self.source.layer, height),
-            dst_type: MEMORY_UNIFIED,
-            dst_device: self.target.address,
-            dst_pitch: or(self.target.row, width_bytes),
-            dst_height: or(self.target.layer, height),
-            width_bytes,
-            height,
-            depth,
-            ..unified(0, 0, 0)
-        })
+        let element = match (self.source.element_bytes()?, self.target.element_bytes()?) {
+            (Some(source), Some(target)) if source != target => return Err(Error::INVALID_VALUE),
+            (source, target) => source.or(target).unwrap_or(1),
+        };
+        let or = |given: u64, least: usize| if given == 0 { least } else { given as usize };
+        let mut copy = Memcpy3d { width_bytes: width * element, height, depth, ..unified(0, 0, 0) };
+        let [first, second, third, fourth] = self.source.body;
+        if self.source.kind == ARRAY {
+            (copy.src_type, copy.src_array) = (MEMORY_ARRAY, first);
+            (copy.src_x_bytes, copy.src_y, copy.src_z) =
+                (second as usize * element, third as usize, fourth as usize);
+        } else {
+            (copy.src_type, copy.src_device) = (MEMORY_UNIFIED, first);
+            (copy.src_pitch, copy.src_height) = (or(second, width) * element, or(third, height));
+        }
+        let [first, second, third, fourth] = self.target.body;
+        if self.target.kind == ARRAY {
+            (copy.dst_type, copy.dst_array) = (MEMORY_ARRAY, first);
+            (copy.dst_x_bytes, copy.dst_y, copy.dst_z) =
+                (second as usize * element, third as usize, fourth as usize);
+        } else {
+            (copy.dst_type, copy.dst_device) = (MEMORY_UNIFIED, first);
+            (copy.dst_pitch, copy.dst_height) = (or(second, width) * element, or(third, height));
+        }
+        Ok(copy)
     }
 }
 
@@ -144,7 +165,7 @@ unsafe fn hints(addresses: *const u64, sizes: *const usize, count: usize, flags:
         return Err(Error::INVALID_VALUE);
     }
     // SAFETY: this function's contract.
-    let (addresses, sizes) = unsafe { (array(addresses, count)?, array(sizes, count)?) };
+    let (addresses, sizes) = unsafe { (edge::array(addresses, count)?, edge::array(sizes, count)?) };
     addresses.into_iter().zip(sizes).try_for_each(|(address, bytes)| check_managed(address, bytes))
 }
 
