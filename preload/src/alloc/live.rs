@@ -18,6 +18,8 @@ pub enum Kind {
         /// `CUmemoryPool`.
         pool: u64,
     },
+    /// Memory of a graph's allocating node, whether or not a launch has allocated it.
+    OfGraph,
     /// cuMemMap of the allocation with this number (see `ops::vmm`).
     Mapping {
         /// Number of the physical allocation.

@@ -118,5 +118,5 @@ refuse! {
         cuMemcpyHtoD cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer
         cuMemsetD16 cuMemsetD2D16 cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;
     GraphOperation:
-        cuGraphAddMemAllocNode cuGraphAddMemFreeNode cuGraphConditionalHandleCreate;
+        cuGraphConditionalHandleCreate;
 }

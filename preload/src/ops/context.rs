@@ -171,6 +171,8 @@ fn ends(
         texture::end_of_context(session, context);
         array::end_of_context(session, context);
         memory::end_of_context(context);
+        // What was on the device is free when the call returns, as natively.
+        let _ = session.call(&Request::Ping);
     }
     result.into()
 }

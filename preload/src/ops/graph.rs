@@ -5,6 +5,7 @@
 //! Invariant: an executable graph in [`EXECS`] exists on both sides with the same content: an update is applied locally first, and
 //! forwarded when native accepts it.
 
+pub mod memory;
 mod node;
 mod walk;
 
@@ -61,16 +62,23 @@ struct Exec {
     state: Mutex<State>,
     /// Whether a launch records events.
     records: AtomicBool,
+    /// Whether a launch allocates or frees memory.
+    has_memory: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     /// Where the nodes of the graph it was made from are in the description.
     places: FxHashMap<u64, NodePlace>,
     /// Events that a launch records.
     events: Vec<u64>,
     /// Numbers of its host functions.
     callbacks: Vec<u64>,
+    /// Memory that a launch allocates, and memory that it frees, by address.
+    allocates: Vec<u64>,
+    frees: Vec<u64>,
+    /// Whether a launch frees what the one before has allocated.
+    frees_itself: bool,
 }
 
 impl Exec {
@@ -118,21 +126,27 @@ pub fn instantiate(
         let mut exec = 0;
         // The local driver first: it judges the graph. What it accepts is described, or refused.
         local(&mut exec).ok()?;
-        let described = Walk::graph(graph).and_then(|mut walk| {
-            let graphs = std::mem::take(&mut walk.graphs);
-            call(session, GraphRequest::Instantiate { exec, flags, graphs })?;
-            Ok(walk)
-        });
+        let mut of_memory = State::default();
+        let claimed = memory::claim(graph, exec, flags & AUTO_FREE != 0, &mut of_memory);
+        let described =
+            claimed.map_err(Obstacle::from).and_then(|()| Walk::graph(graph)).and_then(|mut walk| {
+                let graphs = std::mem::take(&mut walk.graphs);
+                call(session, GraphRequest::Instantiate { exec, flags, graphs })?;
+                Ok(walk)
+            });
         let mut walk = match described {
             Ok(walk) => walk,
             Err(obstacle) => {
+                memory::exec_gone(exec);
                 destroy(exec);
                 return Err(obstacle);
             }
         };
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let known = spare.unwrap_or_else(|| Box::leak(Box::default()));
-        *known.state() = State { places: std::mem::take(&mut walk.places), ..State::default() };
+        let has_memory = !of_memory.allocates.is_empty() || !of_memory.frees.is_empty();
+        known.has_memory.store(has_memory, Relaxed);
+        *known.state() = State { places: std::mem::take(&mut walk.places), ..of_memory };
         known.absorb(&mut walk);
         EXECS.insert(exec, known);
         out.put(exec);
@@ -151,6 +165,9 @@ pub fn launch(exec: u64, stream: u64) -> Outcome {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
         let stream = stream::find(stream)?;
+        if known.has_memory.load(Relaxed) {
+            memory::launch(&known.state())?;
+        }
         session.send(&GraphLaunch { exec, stream: stream.wire() }, &[])?;
         stream.touch();
         if known.records.load(Relaxed) {
@@ -182,6 +199,9 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
     let state = std::mem::take(&mut *known.state());
+    if known.has_memory.swap(false, Relaxed) {
+        memory::exec_gone(exec);
+    }
     if !state.callbacks.is_empty() {
         // A launch under way may still call them. Native lets it, and graphs with host functions are rare.
         let _ = stream::synchronize_context();

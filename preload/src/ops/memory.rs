@@ -11,7 +11,7 @@ use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_SIZES, HOST_ARENA_
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
-use super::{capture, context, host, ipc, pool, stream, vmm};
+use super::{capture, context, graph, host, ipc, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
 use crate::dispatch;
@@ -168,10 +168,20 @@ pub fn allocate_pitch(
     Ok(())
 }
 
+/// Whether `address` is that of memory which a graph allocates.
+pub fn is_of_graph(address: u64) -> bool {
+    LIVE.find(address).is_some_and(|found| (found.base, found.kind) == (address, Kind::OfGraph))
+}
+
 /// cuMemFree. As natively, it returns once all work of the context is done, since some may still use the memory.
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     capture::permits_unsafe()?;
+    if is_of_graph(address) {
+        stream::synchronize_context()?;
+        graph::memory::free(address)?;
+        return Ok(Outcome::Done);
+    }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. } | Kind::Managed);
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);

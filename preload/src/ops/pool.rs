@@ -12,8 +12,8 @@ use lightos_protocol::record::{Timeline, TimelineScope};
 
 use super::copy::wire;
 use super::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
-use super::memory::{LIVE, foreign, give_back, obtain, sidecar, with_heap};
-use super::{capture, context, ipc, stream};
+use super::memory::{LIVE, foreign, give_back, is_of_graph, obtain, sidecar, with_heap};
+use super::{capture, context, graph, ipc, stream};
 use crate::alloc::heap::footprint;
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::{In, Out};
@@ -100,7 +100,9 @@ pub fn allocate(out: Out<u64>, bytes: usize, stream: u64) -> Result<Outcome, CuR
 pub fn allocate_from(out: Out<u64>, bytes: usize, pool: u64, stream: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
-        return Ok(Outcome::Refuse(Reason::GraphOperation));
+        let out = out.required()?;
+        out.put(graph::memory::capture_allocation(bytes, stream)?);
+        return Ok(Outcome::Done);
     }
     capture::permits_unsafe()?;
     let out = out.required()?;
@@ -128,7 +130,12 @@ pub fn allocate_from(out: Out<u64>, bytes: usize, pool: u64, stream: u64) -> Res
 pub fn free(address: u64, stream: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
-        return Ok(Outcome::Refuse(Reason::GraphOperation));
+        graph::memory::capture_free(address, stream)?;
+        return Ok(Outcome::Done);
+    }
+    if is_of_graph(address) {
+        graph::memory::free(address)?;
+        return Ok(Outcome::Done);
     }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
     let Some(allocation) = LIVE.remove(address, freeable) else { return foreign(address) };
