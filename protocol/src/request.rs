@@ -27,7 +27,7 @@ pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
-pub use texture::{ReferenceState, ResourceDescriptor, TextureRequest};
+pub use texture::{ReferenceState, ResourceDescriptor, TextureDescriptor, TextureRequest};
 
 /// Links files sent over the socket with the request that speaks of them. The client counts up from 1; 0 is
 /// never used.

@@ -11,7 +11,8 @@ use lightos_protocol::mapping::sealed_memfd;
 use lightos_protocol::record::{CopyKind, StreamValue};
 use lightos_protocol::request::{
     ArrayDescriptor, ArrayPlace, ArrayRequest, CopyDescriptor, GraphBody, GraphNode, GraphRequest,
-    MemoryRequest, ReferenceState, Reply, Request, ResourceDescriptor, StreamRequest, TextureRequest,
+    MemoryRequest, ReferenceState, Reply, Request, ResourceDescriptor, StreamRequest, TextureDescriptor,
+    TextureRequest,
 };
 use lightos_tests::raw::RawClient;
 use lightos_tests::{Sidecar, wait_until};
@@ -151,7 +152,9 @@ fn objects_and_references_name_the_programs_own() {
         words[..first.len()].copy_from_slice(first);
         ResourceDescriptor { kind, words, flags: 0 }
     };
-    let create = |resource| TextureRequest::Create { resource, texture: Box::new([0; 26]), view: None };
+    let create = |resource| {
+        TextureRequest::Create(Box::new(TextureDescriptor { resource, texture: [0; 26], view: None }))
+    };
     let bytes = 1 | 1 << 32;
     for (what, resource, error) in [
         ("an array that does not exist", resource(0, &[OWN]), INVALID_HANDLE),
@@ -201,6 +204,12 @@ fn destruction_behind_endless_work_does_not_stop_the_ring() {
     assert_eq!(ask(&client, mipmapped), Ok(Reply::Done));
     assert_eq!(ask(&client, ArrayRequest::Level { array: 48, mipmapped: 32, level: 1 }), Ok(Reply::Done));
     let begun = Instant::now();
+    // A ring that stops goes on in time for the assertions to say so.
+    let late = memory.try_clone().unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(10));
+        let _ = late.write_all_at(&1_u32.to_ne_bytes(), 0);
+    });
     assert_eq!(ask(&client, ArrayRequest::Destroy { array: 48 }), Err(INVALID_HANDLE), "a level");
     assert_eq!(ask(&client, ArrayRequest::DestroyMipmapped { mipmapped: 32 }), Ok(Reply::Done));
     assert_eq!(ask(&client, ArrayRequest::Destroy { array: 16 }), Ok(Reply::Done));

@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 use crate::session::Session;
 use lightos_protocol::request::texture::{RESOURCE_VIEW_DESC_WORDS, TEXTURE_DESC_WORDS};
-use lightos_protocol::request::{Reply, Request, ResourceDescriptor, TextureRequest};
+use lightos_protocol::request::{Reply, Request, ResourceDescriptor, TextureDescriptor, TextureRequest};
 use rustc_hash::FxHashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -102,8 +102,8 @@ pub fn create(
         Ok(described) => described,
         Err(outcome) => return Ok(outcome),
     };
-    let (boxed, boxed_view) = (Box::new(texture), view.map(Box::new));
-    let made = object(TextureRequest::Create { resource: described, texture: boxed, view: boxed_view })?;
+    let wanted = TextureDescriptor { resource: described, texture, view };
+    let made = object(TextureRequest::Create(Box::new(wanted)))?;
     lock(&TEXTURES).insert(made, Texture { resource, texture, view, context: context::current() });
     out.put(made);
     Ok(Outcome::Done)

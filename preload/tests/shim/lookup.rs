@@ -31,6 +31,7 @@ const BY_HANDLE: &str = r#"
         /* Refused functions run natively without a session, with every argument in place. */
         CHECK(((AtoA)dlsym(driver, "cuMemcpyAtoA_v2"))((void *)1, 2, (void *)3, 4, 5) == 2002);
         CHECK(((Bias)dlsym(driver, "cuTexRefSetMipmapLevelBias"))((void *)1, 2.5f) == 2003);
+        CHECK(((Param)dlsym(driver, "cuParamSetf"))((void *)1, 8, 1.5f) == 2006);
         CHECK(((Batch)dlsym(driver, "cuMemBatchDecompressAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
         /* A function newer than the shim: one stub, which runs natively without a session. */
         int (*future)(int) = (int (*)(int))dlsym(driver, "cuFutureFunction");

@@ -16,14 +16,7 @@ pub const RESOURCE_VIEW_DESC_WORDS: usize = 14;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TextureRequest {
     /// cuTexObjectCreate; answers [`Reply::U64`](super::Reply::U64), the object.
-    Create {
-        /// What it reads.
-        resource: ResourceDescriptor,
-        /// `CUDA_TEXTURE_DESC`.
-        texture: Box<[u32; TEXTURE_DESC_WORDS]>,
-        /// `CUDA_RESOURCE_VIEW_DESC`.
-        view: Option<Box<[u64; RESOURCE_VIEW_DESC_WORDS]>>,
-    },
+    Create(Box<TextureDescriptor>),
     /// cuTexObjectDestroy.
     Destroy {
         /// The executor's object.
@@ -76,6 +69,17 @@ pub enum TextureRequest {
         /// As the program gave them.
         flags: u32,
     },
+}
+
+/// What a texture object is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextureDescriptor {
+    /// What it reads.
+    pub resource: ResourceDescriptor,
+    /// `CUDA_TEXTURE_DESC`.
+    pub texture: [u32; TEXTURE_DESC_WORDS],
+    /// `CUDA_RESOURCE_VIEW_DESC`.
+    pub view: Option<[u64; RESOURCE_VIEW_DESC_WORDS]>,
 }
 
 /// `CUDA_RESOURCE_DESC`; an array in it is the client's.

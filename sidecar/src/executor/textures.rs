@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use lightos_protocol::request::texture::{RESOURCE_VIEW_DESC_WORDS, TEXTURE_DESC_WORDS};
-use lightos_protocol::request::{Reply, ResourceDescriptor, TextureRequest};
+use lightos_protocol::request::{Reply, ResourceDescriptor, TextureDescriptor, TextureRequest};
 
 use super::Executor;
 use super::driver::{CuError, check, sys};
@@ -41,7 +41,8 @@ impl Executor {
     /// Executes a cold call about textures and surfaces.
     pub(crate) fn texture_request(&mut self, request: TextureRequest) -> Result<Reply, CuError> {
         match request {
-            TextureRequest::Create { resource, texture, view } => {
+            TextureRequest::Create(wanted) => {
+                let TextureDescriptor { resource, texture, view } = *wanted;
                 let resource = self.resource(&resource)?;
                 let view = view.as_ref().map_or(std::ptr::null(), |view| view.as_ptr().cast());
                 let (mut object, resource, texture) = (0, &raw const resource, texture.as_ptr().cast());
