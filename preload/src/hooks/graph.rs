@@ -53,6 +53,7 @@ hooks! {
     ) => In::new(params.cast_const()).get().map(|asked| memory::add(
         Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
     ));
+    fn cuGraphRetainUserObject(graph: u64, object: u64, count: u32, flags: u32) => ops::retain_objects();
     fn cuGraphDestroy(graph: u64) => memory::graph_destroyed(graph, || real::cuGraphDestroy(graph));
     fn cuGraphDestroyNode(node: u64) => memory::destroy_node(node);
     fn cuGraphClone(out: *mut u64, graph: u64) => memory::copy_of(graph);

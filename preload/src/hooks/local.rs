@@ -63,7 +63,7 @@ local! {
     cuGraphNodeFindInClone, cuGraphNodeGetContainingGraph, cuGraphNodeGetDependencies, cuGraphNodeGetDependencies_v2,
     cuGraphNodeGetDependentNodes, cuGraphNodeGetDependentNodes_v2, cuGraphNodeGetEnabled, cuGraphNodeGetLocalId,
     cuGraphNodeGetParams, cuGraphNodeGetToolsId, cuGraphNodeSetParams, cuGraphReleaseUserObject,
-    cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2, cuGraphRetainUserObject, cuGreenCtxDestroy,
+    cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2, cuGreenCtxDestroy,
     cuGreenCtxGetDevResource, cuGreenCtxGetId, cuKernelGetAttribute, cuKernelGetLibrary,
     cuKernelGetName, cuKernelGetParamCount, cuKernelGetParamInfo, cuLibraryGetKernelCount, cuLinkAddData,
     cuLinkAddData_v2, cuLinkAddFile, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate, cuLinkCreate_v2, cuLinkDestroy,

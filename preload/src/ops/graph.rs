@@ -192,6 +192,15 @@ pub fn upload(exec: u64, stream: u64) -> Outcome {
     }
 }
 
+/// Set once a graph of this process keeps user objects.
+static KEEPS_OBJECTS: AtomicBool = AtomicBool::new(false);
+
+/// cuGraphRetainUserObject: the local driver keeps the objects, and lets them go with the last graph that has them.
+pub fn retain_objects() -> Outcome {
+    KEEPS_OBJECTS.store(true, Relaxed);
+    Outcome::PassThrough(Reason::LocalQuery)
+}
+
 /// cuGraphExecDestroy. Launches under way finish.
 pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let (Some(session), Some(known)) = (session(), EXECS.get(exec)) else { return UNKNOWN };
@@ -202,8 +211,9 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     if known.has_memory.swap(false, Relaxed) {
         memory::exec_gone(exec);
     }
-    if !state.callbacks.is_empty() {
-        // A launch under way may still call them. Native lets it, and graphs with host functions are rare.
+    if !state.callbacks.is_empty() || KEEPS_OBJECTS.load(Relaxed) {
+        // A launch under way may still call the host functions, and use what the user objects own: natively both outlive it, and graphs that have
+        // either are rare. The local driver, where nothing runs, would let the objects go at once.
         let _ = stream::synchronize_context();
         hostfn::forget(&state.callbacks);
     }
