@@ -177,6 +177,7 @@ driver! {
     fn cuGraphKernelNodeGetAttribute(node: u64, attribute: u32, value: *mut [u8; 64]);
     fn cuGraphKernelNodeGetParams_v2(node: u64, params: *mut c_void);
     fn cuGraphMemcpyNodeGetParams(node: u64, params: *mut c_void);
+    fn cuGraphBatchMemOpNodeGetParams(node: u64, params: *mut c_void);
     fn cuGraphMemsetNodeGetParams(node: u64, params: *mut c_void);
     fn cuGraphNodeGetType(node: u64, kind: *mut u32);
 }

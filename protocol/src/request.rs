@@ -21,7 +21,7 @@ pub mod texture;
 pub use array::{ArrayDescriptor, ArrayPlace, ArrayRequest};
 pub use context::ContextRequest;
 pub use graph::{
-    CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
+    CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, MemOp, NodeAttribute, NodePlace,
 };
 pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lightos_protocol::arena::{DEVICE_ARENA_BASE, HOST_ARENA_BASE};
 use lightos_protocol::control::FdMessage;
 use lightos_protocol::mapping::sealed_memfd;
-use lightos_protocol::record::{CopyKind, StreamValue};
+use lightos_protocol::record::{CopyKind, MemOpKind, StreamValue};
 use lightos_protocol::request::{
     ArrayDescriptor, ArrayPlace, ArrayRequest, CopyDescriptor, GraphBody, GraphNode, GraphRequest,
     MemoryRequest, ReferenceState, Reply, Request, ResourceDescriptor, StreamRequest, TextureDescriptor,
@@ -193,12 +193,12 @@ fn destruction_behind_endless_work_does_not_stop_the_ring() {
         stream: 5,
         address: HOST_ARENA_BASE,
         value: 1,
-        width: 32,
-        wait: 1,
+        operation: MemOpKind::WaitValue32.into(),
         ..StreamValue::default()
     };
     client.producer.send(&wait, 0, &[]).unwrap();
-    let write = StreamValue { address: HOST_ARENA_BASE + 64, wait: 0, ..wait };
+    let write =
+        StreamValue { address: HOST_ARENA_BASE + 64, operation: MemOpKind::WriteValue32.into(), ..wait };
     client.producer.send(&write, 0, &[]).unwrap();
     let mipmapped = ArrayRequest::CreateMipmapped { mipmapped: 32, descriptor: BYTES, levels: 3 };
     assert_eq!(ask(&client, mipmapped), Ok(Reply::Done));

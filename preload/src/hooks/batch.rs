@@ -2,7 +2,7 @@
 
 use super::hooks;
 use crate::edge::{In, Out};
-use crate::ops::batch::{Attributes, BoxCopy, CopyAttributes, Lists, MemOp, boxes, copies, hints, mem_ops, one_copy};
+use crate::ops::batch::{Attributes, BoxCopy, CopyAttributes, Lists, boxes, copies, hints, one_copy};
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
@@ -30,10 +30,6 @@ hooks! {
         ptsz cuMemcpy3DBatchAsync_v2_ptsz[stream] => boxes(&In::new(list), count, Out::new(null_mut()), flags, stream);
     fn cuMemcpy3DWithAttributesAsync(copy: *const BoxCopy, flags: u64, stream: u64)
         ptsz cuMemcpy3DWithAttributesAsync_ptsz[stream] => boxes(&In::new(copy), 1, Out::new(null_mut()), flags, stream);
-    fn cuStreamBatchMemOp(stream: u64, count: u32, list: *const MemOp, flags: u32) ptsz cuStreamBatchMemOp_ptsz[stream]
-        => mem_ops(stream, count, &In::new(list), flags);
-    fn cuStreamBatchMemOp_v2(stream: u64, count: u32, list: *const MemOp, flags: u32) ptsz cuStreamBatchMemOp_v2_ptsz[stream]
-        => mem_ops(stream, count, &In::new(list), flags);
     fn cuMemPrefetchBatchAsync(
         addresses: *const u64, sizes: *const usize, count: usize, locations: *const c_void, indices: *const usize,
         location_count: usize, flags: u64, stream: u64,

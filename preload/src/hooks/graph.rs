@@ -3,7 +3,7 @@
 use super::hooks;
 use crate::edge::{In, Out};
 use crate::ops::graph::memory::{self, AllocNode, AnyNode, Position};
-use crate::ops::graph::{self as ops, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+use crate::ops::graph::{self as ops, BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 use lightos_protocol::request::GraphNode;
 use std::ffi::{c_char, c_void};
 
@@ -37,6 +37,10 @@ hooks! {
             |out| real::cuGraphInstantiateWithParams_ptsz(out, graph, params), |exec| real::cuGraphExecDestroy(exec),
         );
     [graph_launch] fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
+    fn cuGraphExecBatchMemOpNodeSetParams(exec: u64, node: u64, params: *const BatchNode) => ops::set_node(
+        exec, node, |_| In::new(params).get()?.describe(),
+        || real::cuGraphExecBatchMemOpNodeSetParams(exec, node, params),
+    );
     fn cuGraphAddMemAllocNode(
         out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *mut AllocNode,
     ) => In::new(params.cast_const()).get().map(|asked| memory::add_allocation(
@@ -54,6 +58,11 @@ hooks! {
         Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
     ));
     fn cuGraphRetainUserObject(graph: u64, object: u64, count: u32, flags: u32) => ops::retain_objects();
+    fn cuGraphAddNode_v3(
+        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut AnyNode,
+    ) => In::new(params.cast_const()).get().map(|asked| memory::add(
+        Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
+    ));
     fn cuGraphDestroy(graph: u64) => memory::graph_destroyed(graph, || real::cuGraphDestroy(graph));
     fn cuGraphDestroyNode(node: u64) => memory::destroy_node(node);
     fn cuGraphClone(out: *mut u64, graph: u64) => memory::copy_of(graph);
@@ -79,7 +88,7 @@ hooks! {
         || real::cuGraphExecKernelNodeSetParams_v2(exec, node, params),
     );
     fn cuGraphExecMemcpyNodeSetParams(exec: u64, node: u64, copy: *const Copy3d, context: u64) => ops::set_node(
-        exec, node, |_| In::new(copy).get()?.describe(),
+        exec, node, |walk| In::new(copy).get()?.describe(walk),
         || real::cuGraphExecMemcpyNodeSetParams(exec, node, copy, context),
     );
     fn cuGraphExecMemsetNodeSetParams(exec: u64, node: u64, params: *const MemsetNode, context: u64) => ops::set_node(

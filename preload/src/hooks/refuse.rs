@@ -93,7 +93,7 @@ refuse! {
     ManagedMemory:
         cuLibraryGetManaged cuLibraryGetUnifiedFunction;
     Batch:
-        cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
+
         cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz;
     GreenContext:
         cuCtxRecordEvent cuCtxWaitEvent cuGreenCtxCreate cuGreenCtxRecordEvent cuGreenCtxStreamCreate
@@ -101,12 +101,12 @@ refuse! {
     Multicast:
         cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem cuMulticastCreate cuMulticastUnbind;
     UnknownFunction:
-        cuGraphAddNode_v3 cuGraphNodeSetParams_v2 cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr
+        cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr
         cuLogicalEndpointBindMem cuLogicalEndpointCreate cuLogicalEndpointDestroy cuLogicalEndpointExport
         cuLogicalEndpointGetLimits cuLogicalEndpointIdRelease cuLogicalEndpointIdReserve cuLogicalEndpointImport
         cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMulticastBindAddr_v2 cuMulticastBindMem_v2
-        cuStreamBeginCaptureToCig cuStreamBeginCaptureToCig_ptsz cuStreamBeginRecaptureToGraph
-        cuStreamBeginRecaptureToGraph_ptsz cuStreamEndCaptureToCig cuStreamEndCaptureToCig_ptsz;
+        cuStreamBeginCaptureToCig cuStreamBeginCaptureToCig_ptsz
+        cuStreamEndCaptureToCig cuStreamEndCaptureToCig_ptsz;
     Checkpoint:
         cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
     Legacy:

@@ -1,4 +1,4 @@
-//! Calls that carry several operations: copies, waits and writes, prefetches. Each is carried out as its operations in the order in which
+//! Calls that carry several operations: copies, prefetches. Each is carried out as its operations in the order in which
 //! they were given; the driver promises no order among the copies of a batch, so this one is as good as any.
 //!
 //! Everything that can be wrong with a batch is looked for before its first operation.
@@ -9,14 +9,11 @@ use super::array::shape::Shape;
 use super::capture::{self, captures};
 use super::copy::pitched::{Copy3D, Side3D, copy_3d};
 use super::copy::{Place, Role, Wait, linear, place};
-use super::stream::{self, Access, value32, value64};
+use super::stream;
 use super::{context, managed};
 use crate::edge::{In, Out};
 use crate::outcome::Outcome;
 use crate::result::CuResult;
-
-/// The most operations that cuStreamBatchMemOp takes.
-const MEM_OP_LIMIT: u32 = 256;
 
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_STREAM`, and the first number beyond the orders.
 const ORDER_STREAM: u32 = 1;
@@ -293,77 +290,6 @@ impl Operand {
         let or = |given: u64, least: usize| if given == 0 { least } else { given as usize };
         place(device, 1, Role::Unified)?;
         Ok(Side3D { device, pitch: bytes(or(row, width))?, rows: or(rows, height), ..side })
-    }
-}
-
-/// `CUstreamBatchMemOpParams` as its wait and write members lay it out.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct MemOp {
-    pub operation: u32,
-    pub address: u64,
-    pub value: u64,
-    pub flags: u32,
-    pub alias: u64,
-    pub reserved: u64,
-}
-
-const _: () = assert!(size_of::<MemOp>() == 48);
-
-/// cuStreamBatchMemOp.
-pub fn mem_ops(stream: u64, count: u32, list: &In<MemOp>, flags: u32) -> Outcome {
-    if captures(stream) {
-        return capture::PASS;
-    }
-    let run = || {
-        context::check()?;
-        if count == 0 || count > MEM_OP_LIMIT || flags != 0 {
-            return Err(CuResult::INVALID_VALUE);
-        }
-        let ops = (0..count as usize).map(|index| list.at(index)).collect::<Result<Vec<_>, CuResult>>()?;
-        ops.iter().try_for_each(MemOp::check)?;
-        ops.iter().try_for_each(|op| op.issue(stream))
-    };
-    run().into()
-}
-
-/// `CUstreamBatchMemOpType`.
-const WAIT_32: u32 = 1;
-const WRITE_32: u32 = 2;
-const FLUSH_REMOTE_WRITES: u32 = 3;
-const WAIT_64: u32 = 4;
-const WRITE_64: u32 = 5;
-const BARRIER: u32 = 6;
-
-impl MemOp {
-    fn what(&self) -> Option<(Access, u32)> {
-        match self.operation {
-            WAIT_32 => Some((Access::Wait, 32)),
-            WRITE_32 => Some((Access::Write, 32)),
-            WAIT_64 => Some((Access::Wait, 64)),
-            WRITE_64 => Some((Access::Write, 64)),
-            _ => None,
-        }
-    }
-
-    fn check(&self) -> Result<(), CuResult> {
-        match (self.what(), self.operation) {
-            (Some((access, width)), _) => {
-                stream::check_value(access, self.address, self.flags, u64::from(width / 8))
-            }
-            // What follows in the stream starts after what comes before, so there is nothing more to order.
-            (None, BARRIER) => Ok(()),
-            (None, FLUSH_REMOTE_WRITES) => Err(CuResult::NOT_SUPPORTED),
-            (None, _) => Err(CuResult::INVALID_VALUE),
-        }
-    }
-
-    fn issue(&self, stream: u64) -> Result<(), CuResult> {
-        match self.what() {
-            Some((access, 32)) => done(value32(access, stream, self.address, self.value as u32, self.flags)),
-            Some((access, _)) => done(value64(access, stream, self.address, self.value, self.flags)),
-            None => Ok(()),
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod memory;
 mod node;
+mod pageable;
 mod walk;
 
 use super::capture::{self, captures};
@@ -18,12 +19,13 @@ use crate::result::CuResult;
 use crate::session::{Session, session};
 use lightos_protocol::record::GraphLaunch;
 use lightos_protocol::request::{GraphNode, GraphRequest, NodePlace, Request};
+use pageable::Staged;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use walk::Walk;
 
-pub use node::{Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+pub use node::{BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 
 /// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`.
 const AUTO_FREE: u64 = 1;
@@ -74,6 +76,10 @@ pub struct State {
     events: Vec<u64>,
     /// Numbers of its host functions.
     callbacks: Vec<u64>,
+    /// What copies with pageable memory need.
+    staged: FxHashMap<NodePlace, Staged>,
+    /// The same, of graphs that replaced a child graph.
+    staged_inside: Vec<Staged>,
     /// Memory that a launch allocates, and memory that it frees, by address.
     allocates: Vec<u64>,
     frees: Vec<u64>,
@@ -148,6 +154,7 @@ pub fn instantiate(
         known.has_memory.store(has_memory, Relaxed);
         *known.state() = State { places: std::mem::take(&mut walk.places), ..of_memory };
         known.absorb(&mut walk);
+        known.state().staged = std::mem::take(&mut walk.staged);
         EXECS.insert(exec, known);
         out.put(exec);
         Ok(())
@@ -211,7 +218,8 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     if known.has_memory.swap(false, Relaxed) {
         memory::exec_gone(exec);
     }
-    if !state.callbacks.is_empty() || KEEPS_OBJECTS.load(Relaxed) {
+    let is_staged = !state.staged.is_empty() || !state.staged_inside.is_empty();
+    if is_staged || !state.callbacks.is_empty() || KEEPS_OBJECTS.load(Relaxed) {
         // A launch under way may still call the host functions, and use what the user objects own: natively both outlive it, and graphs that have
         // either are rare. The local driver, where nothing runs, would let the objects go at once.
         let _ = stream::synchronize_context();
@@ -239,8 +247,13 @@ pub fn update(exec: u64, graph: u64, local: impl FnOnce() -> CuResult) -> Outcom
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         call(session, GraphRequest::Update { exec, graphs })?;
-        known.state().events.clear();
+        let before = {
+            let mut state = known.state();
+            state.events.clear();
+            std::mem::replace(&mut state.staged, std::mem::take(&mut walk.staged))
+        };
         known.absorb(&mut walk);
+        retire(before.into_values());
         Ok(())
     };
     outcome(run())
@@ -259,6 +272,15 @@ pub fn set_node(
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         let mut walk = Walk::default();
         let node = describe(&mut walk)?;
+        let staged = walk.pending.take();
+        if matches!(node, GraphNode::Memcpy(_)) || staged.is_some() {
+            // The executor's node is what the first parameters made of it.
+            let was_staged = known.state().staged.contains_key(&place);
+            if was_staged != staged.is_some() {
+                return Err(Obstacle::Refused(Reason::PageableInGraph));
+            }
+        }
+        walk.finish()?;
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         let request = match node {
@@ -268,9 +290,22 @@ pub fn set_node(
         // Not waited for: the local driver has judged the same change of the same graph, and XLA makes some before every launch.
         session.cast(&Request::Graph(request))?;
         known.absorb(&mut walk);
+        known.state().staged_inside.extend(walk.staged.drain().map(|(_, staged)| staged));
+        if let Some(staged) = staged {
+            let before = known.state().staged.insert(place, staged);
+            retire(before);
+        }
         Ok(())
     };
     outcome(run())
+}
+
+/// Ends what launches under way may still use.
+fn retire(staged: impl IntoIterator<Item = Staged>) {
+    let staged: Vec<Staged> = staged.into_iter().collect();
+    if !staged.is_empty() {
+        let _ = stream::synchronize_context();
+    }
 }
 
 /// cuGraphExecChildGraphNodeSetParams.

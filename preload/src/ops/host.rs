@@ -119,7 +119,7 @@ fn pointer(address: u64) -> *mut c_void {
     std::ptr::with_exposed_provenance_mut(address as usize)
 }
 
-/// Pinned memory for our own use (staging). It stays until the process ends.
+/// Pinned memory for our own use, until [`release`] or the end of the process.
 pub fn obtain(bytes: u64) -> Result<u64, CuResult> {
     with_heap(|heap| heap.allocate(bytes))
 }
@@ -177,10 +177,16 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
 
 /// Ends an allocation of pinned memory that has left the table and that the device no longer uses.
 pub fn give_back(allocation: Allocation) -> Result<(), CuResult> {
-    with_heap(|heap| {
-        heap.free(allocation.base, allocation.bytes);
+    release(allocation.base, allocation.bytes);
+    Ok(())
+}
+
+/// Ends what [`obtain`] began. Without a heap (the session is over) there is nothing to give back to.
+pub fn release(address: u64, bytes: u64) {
+    let _ = with_heap(|heap| {
+        heap.free(address, bytes);
         Ok(())
-    })
+    });
 }
 
 /// cuMemHostGetDevicePointer: the device sees shared memory at its host address.

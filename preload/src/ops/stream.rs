@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use zerocopy::IntoBytes;
 
-pub use value::{Access, check_value, value32, value64};
+pub use value::{MemOp, batch_values, value};
 
 /// `CU_STREAM_LEGACY`.
 const LEGACY: u64 = 1;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ArrayPlace;
+use crate::record::MemOpKind;
 
 /// A call about executable graphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +81,19 @@ pub struct GraphBody {
     pub ports: Vec<[u8; 3]>,
 }
 
+/// An operation on a word in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemOp {
+    /// Which one.
+    pub kind: MemOpKind,
+    /// As in [`StreamValue`](crate::record::StreamValue).
+    pub flags: u32,
+    /// Of the word; 0 where there is none.
+    pub address: u64,
+    /// Written or compared with.
+    pub value: u64,
+}
+
 /// What one node does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum GraphNode {
@@ -120,6 +134,8 @@ pub enum GraphNode {
         /// The client's number for function and argument.
         callback: u64,
     },
+    /// Operations on words in memory, in this order.
+    MemOps(Vec<MemOp>),
     /// An empty node.
     Empty,
     /// An event record node.

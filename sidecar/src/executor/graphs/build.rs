@@ -11,6 +11,7 @@ use super::super::Executor;
 use super::super::driver::{CuError, check, sys};
 use super::super::hostfn::GraphCall;
 use super::super::launch::ParamBuffer;
+use super::super::streams::RawMemOp;
 
 /// `CUlaunchAttributeID` numbers that a kernel node can have and that hold no handle.
 const NODE_ATTRIBUTES: [u32; 10] = [1, 2, 4, 5, 6, 8, 9, 10, 11, 14];
@@ -22,6 +23,7 @@ pub(super) enum Content {
     Memcpy(Box<sys::CUDA_MEMCPY3D>),
     Memset(sys::CUDA_MEMSET_NODE_PARAMS),
     Host(GraphCall),
+    MemOps(Vec<RawMemOp>),
     Empty,
     EventRecord(sys::CUevent),
     EventWait(sys::CUevent),
@@ -63,6 +65,15 @@ impl Executor {
                 })
             }
             GraphNode::Host { callback } => Content::Host(GraphCall::new(self.pages.clone(), *callback)),
+            GraphNode::MemOps(operations) => {
+                for operation in operations {
+                    let bytes = operation.kind.word_bytes();
+                    if bytes != 0 {
+                        self.check_program_memory(operation.address, 0, bytes, 1)?;
+                    }
+                }
+                Content::MemOps(operations.iter().copied().map(RawMemOp::new).collect())
+            }
             GraphNode::Empty => Content::Empty,
             GraphNode::EventRecord { event } => Content::EventRecord(self.events.of_graph(*event)?),
             GraphNode::EventWait { event } => Content::EventWait(self.events.of_graph(*event)?),
@@ -88,6 +99,9 @@ impl Content {
                 Self::Memcpy(copy) => sys::cuGraphAddMemcpyNode(out, graph, none, 0, &**copy, context),
                 Self::Memset(fill) => sys::cuGraphAddMemsetNode(out, graph, none, 0, fill, context),
                 Self::Host(call) => sys::cuGraphAddHostNode(out, graph, none, 0, &call.node()),
+                Self::MemOps(operations) => {
+                    sys::cuGraphAddBatchMemOpNode(out, graph, none, 0, &batch(operations, context))
+                }
                 Self::Empty => sys::cuGraphAddEmptyNode(out, graph, none, 0),
                 Self::EventRecord(event) => sys::cuGraphAddEventRecordNode(out, graph, none, 0, *event),
                 Self::EventWait(event) => sys::cuGraphAddEventWaitNode(out, graph, none, 0, *event),
@@ -127,10 +141,23 @@ impl Content {
                 Self::Host(call) => sys::cuGraphExecHostNodeSetParams(exec, node, &call.node()),
                 Self::EventRecord(event) => sys::cuGraphExecEventRecordNodeSetEvent(exec, node, *event),
                 Self::EventWait(event) => sys::cuGraphExecEventWaitNodeSetEvent(exec, node, *event),
+                Self::MemOps(operations) => {
+                    sys::cuGraphExecBatchMemOpNodeSetParams(exec, node, &batch(operations, context))
+                }
                 Self::Empty => sys::CUresult::CUDA_SUCCESS,
                 Self::Child(_) => return Err(CuError::INVALID_VALUE),
             }
         })
+    }
+}
+
+/// The parameters of a node, valid as long as the operations; the driver copies and does not change them.
+fn batch(operations: &[RawMemOp], context: sys::CUcontext) -> sys::CUDA_BATCH_MEM_OP_NODE_PARAMS {
+    sys::CUDA_BATCH_MEM_OP_NODE_PARAMS {
+        ctx: context,
+        count: operations.len() as u32,
+        paramArray: operations.as_ptr().cast_mut().cast(),
+        flags: 0,
     }
 }
 
