@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 LIGHTOS = os.environ["LIGHTOS_BIN"]
 SOFTGPU = os.environ["SOFTGPU_LIB"]
 # Cases whose point is an error that sticks.
-BREAKS_ITS_CONTEXT = {"sticky_fault", "faults_surface_everywhere", "kinds_of_faults"}
+BREAKS_ITS_CONTEXT = {"sticky_fault", "faults_by_kind", "faults_by_call"}
 
 
 # What the same cases gave natively on hardware (tests/gpu/clients.py), and where the software GPU differs knowingly.

@@ -222,6 +222,7 @@ pub fn info(free: Out<usize>, total: Out<usize>) -> Result<(), CuResult> {
     let (mut free_bytes, mut total_bytes) = (0, 0);
     // SAFETY: valid out-pointers.
     unsafe { real::cuMemGetInfo_v2(&mut free_bytes, &mut total_bytes) }.ok()?;
+    sidecar()?.sticky().map_or(Ok(()), Err)?;
     let (free, total) = (free.required()?, total.required()?);
     pool::collect();
     let cached = with_heap(|heap| Ok(heap.cached_bytes()))?;
