@@ -25,6 +25,7 @@ from statistics import geometric_mean, median
 HERE = Path(__file__).resolve().parent
 # Suites by name: the cases' file and the environment. XLA chooses among kernels by their measured time, so two runs may round
 # differently; without that choice every run is the same program.
+NOT_AUTOTUNED = {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}
 SUITES = {
     "torch": ("torch", {}),
     "models": ("models", {}),
@@ -32,7 +33,8 @@ SUITES = {
     "compile": ("compile", {}),
     "loading": ("loading", {}),
     "jax": ("jax", {}),
-    "jax-not-autotuned": ("jax", {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}),
+    "jax-not-autotuned": ("jax", NOT_AUTOTUNED),
+    "jax-programs": ("jax_programs", NOT_AUTOTUNED),
     "cupy": ("cupy", {}),
     "numba-programs": ("numba", {}),
     "native": ("native", {}),
