@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CASES = {}
+from harness import register
 
-
-def case(function):
-    CASES[function.__name__] = function
-    return function
+CASES, case = register()
 
 
 def to_bytes(array) -> bytes:

@@ -6,24 +6,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-CASES = {}
+from harness import register
+from torch_case import synchronize, to_bytes
 
-
-def case(function):
-    def seeded():
-        torch.manual_seed(1234)
-        return function()
-
-    CASES[function.__name__] = seeded
-    return function
-
-
-def to_bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def synchronize():
-    torch.cuda.synchronize()
+CASES, case = register(lambda: torch.manual_seed(1234))
 
 
 @case
