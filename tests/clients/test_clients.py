@@ -96,10 +96,12 @@ def test_under_the_shim(name: str, native_results, tmp_path):
         calls = tenant["calls"]
         forwarded = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuLaunch") and "HostFunc" not in n)
         graphs = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuGraphLaunch"))
-        assert tenant["launches"] >= forwarded and (tenant["launches"] > 0) == (forwarded + graphs > 0)
+        # Behind a fault, launches are accepted and not made.
+        assert (tenant["launches"] >= forwarded or name in BREAKS_ITS_CONTEXT) and (tenant["launches"] > 0) == (forwarded + graphs > 0)
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+# Faults are the local driver's there, and their cases take long.
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"faults_by_kind", "faults_by_call"}))
 def test_in_local_mode(name: str, native_results, tmp_path):
     """Nothing is refused there, and launches are counted."""
     if name not in native_results:
