@@ -1,8 +1,9 @@
 """The client suite's cases on real hardware: natively and under LightOS, compared; the native results are kept.
 
-    python3 tests/gpu/clients.py --dist dist --out docs/results [--native-only]
+    python3 tests/gpu/clients.py --dist dist --out docs/results [--native-only | --mode local]
 
-<gpu>-clients.json holds every case's result, so that the software GPU can be held against hardware as well.
+<gpu>-clients.json holds every case's result, so that the software GPU can be held against hardware as well. Another mode than `sidecar`
+adds its name to the file's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from frameworks import gpu_name
+from frameworks import MODES, gpu_name, now, slug
 
 CLIENTS = Path(__file__).resolve().parent.parent / "clients"
 sys.path.append(str(CLIENTS))
@@ -55,14 +56,17 @@ def main() -> int:
     parser.add_argument("--dist", type=Path, default=Path("dist"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--native-only", action="store_true")
+    parser.add_argument("--mode", choices=MODES, default="sidecar", help="LIGHTOS_DISPATCH of the runs under LightOS")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    gpu = gpu_name()
-    document = {"gpu": gpu, "native": run_all([])}
+    gpu, mode = gpu_name(), arguments.mode
+    document = {"gpu": gpu, "mode": mode, "recorded": now(), "native": run_all([])}
     if not arguments.native_only:
-        document["lightos"] = run_all([str(arguments.dist.resolve() / "lightos"), "run", "--"], NATIVE_ONLY.keys())
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    (arguments.out / f"{slug}-clients.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        # In local mode the process's own driver does what the executor does not carry.
+        without = frozenset() if mode == "local" else NATIVE_ONLY.keys()
+        document["lightos"] = run_all([str(arguments.dist.resolve() / "lightos"), "run", "--", "env", f"LIGHTOS_DISPATCH={mode}"], without)
+    name = f"{slug(gpu)}-clients" + f"-{mode}" * (mode != "sidecar")
+    (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     failed = 0
     for name in names():
         native, ours = document["native"][name], document.get("lightos", {}).get(name, document["native"][name])

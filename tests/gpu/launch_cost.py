@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from frameworks import gpu_name
+from frameworks import gpu_name, slug
 
 HERE = Path(__file__).resolve().parent
 
@@ -48,13 +48,12 @@ def main() -> int:
                      "ratio_min": round(ratios[0], 3), "ratio_max": round(ratios[-1], 3)})
         print(f"{figure:18} native {median(native):10.1f}  lightos {median(ours):10.1f}  x{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})")
     gpu = "software GPU" if arguments.softgpu else gpu_name()
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    (arguments.out / f"{slug}-launch-cost.json").write_text(json.dumps({"gpu": gpu, "rounds": arguments.rounds, "figures": rows, "raw": runs}, indent=1) + "\n")
+    (arguments.out / f"{slug(gpu)}-launch-cost.json").write_text(json.dumps({"gpu": gpu, "rounds": arguments.rounds, "figures": rows, "raw": runs}, indent=1) + "\n")
     command = " ".join(["python3 tests/gpu/launch_cost.py --dist dist --out docs/results --rounds", str(arguments.rounds), *soft])
     lines = [f"# Launch cost on the {gpu}", "", f"Command: `{command}`. Nanoseconds, medians; native and LightOS alternated.", "",
              "| figure | native | LightOS | ratio (min–max) |", "| --- | --- | --- | --- |"]
     lines += [f"| {r['figure']} | {r['native']:.0f} | {r['lightos']:.0f} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f}) |" for r in rows]
-    (arguments.out / f"{slug}-launch-cost.md").write_text("\n".join(lines) + "\n")
+    (arguments.out / f"{slug(gpu)}-launch-cost.md").write_text("\n".join(lines) + "\n")
     return 0
 
 
