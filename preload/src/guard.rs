@@ -1,6 +1,10 @@
 //! The frame around every hook: re-entrancy, panics, counting, and the three outcomes.
 
 use crate::{
+    dispatch::{
+        self,
+        local::{self, Launch},
+    },
     hooks::Hook,
     outcome::{Outcome, Reason},
     result::CuResult,
@@ -40,6 +44,8 @@ impl Drop for Guard {
 pub enum When {
     /// With a session only; otherwise the call is native.
     Session,
+    /// As [`When::Session`]; natively the launch obeys the verdict.
+    Launch(Launch),
     /// Always (initialisation, look-ups).
     Always,
 }
@@ -52,7 +58,10 @@ pub fn enter(
     body: impl FnOnce() -> Outcome,
     native: impl FnOnce() -> CuResult,
 ) -> CuResult {
-    if when == When::Session && session::session().is_none() {
+    if when != When::Always && (session::session().is_none() || (dispatch::is_open() && dispatch::revise())) {
+        if let When::Launch(launch) = when {
+            local::admit(hook, launch);
+        }
         return native();
     }
     let Some(_guard) = Guard::enter() else { return native() };
@@ -74,6 +83,7 @@ pub fn enter(
             count(session, hook, column);
             error
         }
+        Outcome::Refuse(reason) if dispatch::meets_refusal(reason, hook.slot.name()) => native(),
         Outcome::Refuse(reason) => {
             count_reason(session, hook, Column::Refused, reason);
             CuResult::NOT_SUPPORTED

@@ -104,15 +104,20 @@ impl<T: Sync> Handles<T> {
         unsafe { slot.value.swap(null_mut(), Acquire).as_ref() }
     }
 
-    /// Forgets all handles that `condition` holds for.
-    pub fn remove_where(&self, condition: impl Fn(&T) -> bool) {
+    /// Forgets all handles that `condition` holds for; returns them with what was known.
+    pub fn remove_where(&self, condition: impl Fn(&T) -> bool) -> Vec<(u64, &'static T)> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removed = Vec::new();
         for slot in self.current().into_iter().flat_map(|slots| &slots.slots) {
             // SAFETY: as in `get`.
-            if unsafe { slot.value.load(Acquire).as_ref() }.is_some_and(&condition) {
+            if let Some(value) = unsafe { slot.value.load(Acquire).as_ref() }
+                && condition(value)
+            {
                 slot.value.store(null_mut(), Release);
+                removed.push((slot.key.load(Acquire), value));
             }
         }
+        removed
     }
 
     fn current(&self) -> Option<&'static Slots<T>> {

@@ -8,6 +8,7 @@
 //!     /// Optional documentation.
 //!     fn cuEventDestroy_v2(event: u64) => ops::event::destroy(event);
 //!     [always] fn cuInit(flags: u32) => ops::init::init(flags);
+//!     [graph_launch] fn cuGraphLaunch(exec: u64, stream: u64) => ops::graph::launch(exec, stream);
 //!     fn cuStreamQuery(stream: u64) ptsz cuStreamQuery_ptsz[stream] => ops::stream::query(stream);
 //!     fn cuMemcpyHtoD_v2(dst: u64, src: *const c_void, bytes: usize) ptds cuMemcpyHtoD_v2_ptds[stream]
 //!         => ops::copy::to_device(dst, src, bytes, stream);
@@ -20,6 +21,7 @@
 //! converts into [`crate::outcome::Outcome`]: `Outcome`, `Result<(), CuResult>`, `Result<Outcome, CuResult>`, `CuResult`.
 //!
 //! - `[always]`: the logic also runs without a session.
+//! - `[launch]`, `[graph_launch]`: a call that runs natively is counted and obeys the verdict ([`crate::dispatch::local`]).
 //! - `ptsz name[stream]`: a second entry point for the per-thread default stream, in which the parameter `stream` reads 2
 //!   (`CU_STREAM_PER_THREAD`) where the program passed 0.
 //! - `ptds name[stream]`: the same for functions without a stream parameter: the expression sees an extra variable `stream`, 0 in
@@ -90,7 +92,8 @@ macro_rules! areas {
 areas! {
     init, context, procaddr,
     launch, module, library, function, stream, event, hostfn, capture, graph,
-    memory, managed, vmm, copy, memset, host, pointer, global, pool, device,
+    memory, managed, vmm, copy, batch, memset, host, pointer, global, pool, device, ipc,
+    array, texture,
 }
 
 /// First counter row of an area.
@@ -174,13 +177,19 @@ pub const fn per_thread(stream: u64) -> u64 {
     if stream == 0 { PER_THREAD_STREAM } else { stream }
 }
 
-/// Reads the `[always]` marker of an entry.
+/// Reads the marker of an entry.
 macro_rules! when {
     () => {
         $crate::guard::When::Session
     };
     (always) => {
         $crate::guard::When::Always
+    };
+    (launch) => {
+        $crate::guard::When::Launch($crate::dispatch::local::Launch::Kernel)
+    };
+    (graph_launch) => {
+        $crate::guard::When::Launch($crate::dispatch::local::Launch::Graph)
     };
 }
 

@@ -3,12 +3,13 @@
 //! The program finds driver functions by `dlsym`, by `cuGetProcAddress` or by direct linking; [`resolver`], `hooks::procaddr`
 //! and the exported `cu*` symbols answer each of these ways with our entry points. An entry point ([`hooks`], the FFI edge)
 //! runs safe logic ([`ops`]), which forwards the call to the sidecar through a [`session`], or lets the real driver
-//! ([`real`]) run it.
+//! ([`real`]) run it. Which of the two a process does is decided in [`dispatch`].
 //!
 //! Rules of this crate: no panic reaches the program, stderr stays clean, nothing allocates, locks or logs while a symbol is
 //! being resolved, and where there is no session every call runs natively.
 
 mod alloc;
+mod dispatch;
 mod edge;
 mod elf;
 mod guard;

@@ -5,12 +5,15 @@
 //!
 //! | variable | meaning |
 //! | --- | --- |
+//! | `LIGHTOS_DISPATCH=auto` | the default: `sidecar`, or `local` for a program that shows early that it needs it ([`crate::dispatch`]) |
+//! | `LIGHTOS_DISPATCH=sidecar` | calls are forwarded to the sidecar's executor |
+//! | `LIGHTOS_DISPATCH=local` | calls are the process's own driver's; launches obey the sidecar's policy |
 //! | `LIGHTOS_DISPATCH=off` | the shim does nothing: every look-up and every call is native |
 //! | `LIGHTOS_SOCKET=PATH` | the sidecar's socket, instead of /run/lightos/lightos.sock or $XDG_RUNTIME_DIR/lightos/lightos.sock |
 //! | `LIGHTOS_REQUIRE=1` | without a sidecar `cuInit` fails with `CUDA_ERROR_SYSTEM_NOT_READY` instead of running ungoverned |
 //! | `LIGHTOS_CLASS=NAME` | the tenant class to ask for |
 
-use crate::{ops, session};
+use crate::{dispatch::local, ops, session};
 use std::{
     env,
     ffi::CStr,
@@ -23,11 +26,36 @@ use std::{
     time::Duration,
 };
 
+/// What `LIGHTOS_DISPATCH` asks for, `off` aside ([`is_off`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    #[default]
+    Auto,
+    Sidecar,
+    Local,
+}
+
+impl Wish {
+    /// `None` for text that means nothing.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "auto" => Some(Self::Auto),
+            "sidecar" => Some(Self::Sidecar),
+            "local" => Some(Self::Local),
+            _ => None,
+        }
+    }
+}
+
 /// What the environment said when the process started.
 #[derive(Debug)]
 pub struct Settings {
     /// Where a sidecar may listen, in the order in which to try.
     pub sockets: Vec<PathBuf>,
+    /// Where calls go.
+    pub dispatch: Wish,
+    /// What `LIGHTOS_DISPATCH` said, where that means nothing.
+    pub unknown_wish: Option<String>,
     /// Fail instead of running natively.
     pub require: bool,
     /// Tenant class to ask for.
@@ -46,8 +74,12 @@ impl Settings {
                 [Some(PathBuf::from("/run/lightos/lightos.sock")), runtime].into_iter().flatten().collect()
             }
         };
+        let wish = env::var_os("LIGHTOS_DISPATCH").unwrap_or_default().to_string_lossy().into_owned();
+        let dispatch = Wish::parse(&wish);
         Self {
             sockets,
+            dispatch: dispatch.unwrap_or_default(),
+            unknown_wish: dispatch.is_none().then_some(wish),
             require: env::var_os("LIGHTOS_REQUIRE").is_some_and(|value| value == "1"),
             class: env::var("LIGHTOS_CLASS").ok().filter(|class| !class.is_empty()),
             launch_blocking: env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
@@ -110,6 +142,7 @@ pub fn register_handlers() {
 /// In the child of a fork: ring, socket and threads belong to the parent.
 extern "C" fn after_fork() {
     session::forget_in_child();
+    local::forget_in_child();
 }
 
 /// Handlers that were registered before `cuInit` run after this one, and may fetch results of what the program has issued: it is
@@ -117,6 +150,7 @@ extern "C" fn after_fork() {
 extern "C" fn at_exit() {
     finish();
     session::retire();
+    local::retire();
 }
 
 /// Waits until the device has done everything, but not for ever: a kernel may wait for a program that has stopped answering. A thread of

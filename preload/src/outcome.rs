@@ -66,11 +66,11 @@ reasons! {
     InvalidArgument,
     /// A device other than the one that the session governs.
     OtherDevice,
-    /// Arrays, textures and surfaces have device storage that is not shared with the sidecar yet.
+    /// Sparse arrays, whose memory is mapped later, and arrays that LightOS has not seen made.
     Arrays,
     /// Interoperation with OpenGL, EGL, VDPAU, external memory or external semaphores.
     Interop,
-    /// Memory or events shared between processes by CUDA IPC handles.
+    /// Memory shared with processes outside of LightOS by CUDA IPC handles, memory pools shared by handles, memory as a DMA buffer.
     Ipc,
     /// Managed (unified) memory: as variables of a module refused, as allocations served by pinned memory of the host, whose pages do not
     /// migrate.
@@ -81,7 +81,7 @@ reasons! {
     GreenContext,
     /// Multicast objects.
     Multicast,
-    /// Peer access between devices.
+    /// Peer access between devices, or what would need it.
     Peer,
     /// A checkpoint of the process would miss the memory that the sidecar holds.
     Checkpoint,
@@ -91,7 +91,7 @@ reasons! {
     GraphOperation,
     /// A memory pool operation that the sidecar's allocator does not offer.
     PoolOperation,
-    /// Physical memory of another location or handle type, or imported from another process.
+    /// Physical memory of a location that the executor cannot share, or with a handle that is no file descriptor.
     VmmKind,
     /// A function from an image that the executor was not given.
     UnknownOrigin,
@@ -107,7 +107,8 @@ reasons! {
     DeviceGraphLaunch,
     /// A global of the executor has an address at which the program has memory of its own.
     GlobalOverlap,
-    /// Memory given to `cuMemHostRegister` that cannot become shared where it lies (of a file, the heap, not at the start of a page).
+    /// Access of the device to registered memory that cannot become shared where it lies (of a file, the heap, not at the start of a page);
+    /// copies of it are carried.
     HostRegister,
 }
 

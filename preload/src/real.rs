@@ -148,8 +148,10 @@ macro_rules! driver {
 pub(crate) use driver;
 
 driver! {
+    fn cuCtxGetApiVersion(context: u64, version: *mut u32);
     fn cuCtxGetCurrent(context: *mut u64);
     fn cuCtxGetDevice(device: *mut i32);
+    fn cuDevicePrimaryCtxGetState(device: i32, flags: *mut u32, active: *mut i32);
     fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: i32);
     fn cuDriverGetVersion(version: *mut i32);
     fn cuStreamGetAttribute(stream: u64, attribute: u32, value: *mut u8);
@@ -175,6 +177,7 @@ driver! {
     fn cuGraphKernelNodeGetAttribute(node: u64, attribute: u32, value: *mut [u8; 64]);
     fn cuGraphKernelNodeGetParams_v2(node: u64, params: *mut c_void);
     fn cuGraphMemcpyNodeGetParams(node: u64, params: *mut c_void);
+    fn cuGraphBatchMemOpNodeGetParams(node: u64, params: *mut c_void);
     fn cuGraphMemsetNodeGetParams(node: u64, params: *mut c_void);
     fn cuGraphNodeGetType(node: u64, kind: *mut u32);
 }

@@ -5,7 +5,7 @@
 //! or logs.
 
 use crate::{
-    elf,
+    dispatch, elf,
     hooks::{self, Class, Hook, unknown},
     life, real,
     trampoline::Verdict,
@@ -104,6 +104,7 @@ fn verdict(
 ) -> Verdict {
     let native = Verdict { answer: 0, target };
     let Some(name) = driver_name(name).filter(|_| target != 0) else { return native };
+    dispatch::notice_caller(caller);
     match hooks::classify(name.to_bytes()) {
         Class::Hook(hook) => hooked(hook, handle, caller, find, target),
         Class::Local => native,
@@ -112,7 +113,7 @@ fn verdict(
         }
         Class::Unknown => {
             let found = find(handle).cast_const();
-            let answer = if real::owns(found) { unknown::stub_of(found) } else { found };
+            let answer = if real::owns(found) { unknown::stub_of(found, name) } else { found };
             Verdict { answer: answer as usize, target: 0 }
         }
     }

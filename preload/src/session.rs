@@ -1,7 +1,7 @@
 //! The session with the sidecar: pushing calls, waiting for answers and for the device, ending.
 //!
-//! There is at most one session in a process, made by the first successful `cuInit` and never freed: calls on other threads may
-//! be using it. It ends (for the hooks) when the process starts to exit, in the child of a fork, or with a sticky error when the
+//! There is at most one session in a process, made by the first successful `cuInit` (see [`crate::dispatch`]) and never freed: calls on other
+//! threads may be using it. It ends (for the hooks) when the process starts to exit, in the child of a fork, or with a sticky error when the
 //! executor is gone.
 //!
 //! Threads: every application thread pushes; `lightos-watch` waits for the end of the socket and then makes the error sticky, so
@@ -11,8 +11,7 @@ mod connect;
 mod slots;
 mod threads;
 
-use crate::{life, ops, result::CuResult};
-use connect::ConnectError;
+use crate::{dispatch, life, ops, result::CuResult};
 use lightos_protocol::{
     codec,
     control::{FdMessage, Limits},
@@ -28,7 +27,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{
             AtomicPtr, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -38,6 +37,7 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
+pub use connect::{ConnectError, introduce_locally, wait_for_hangup};
 pub use slots::TimelineSlots;
 pub use threads::spawn_quietly;
 
@@ -71,39 +71,23 @@ pub fn forget_in_child() {
     }
 }
 
-/// Connects at the first `cuInit`. `Ok` with or without a session; an error where the program must not run without one.
-pub fn connect() -> Result<(), CuResult> {
-    enum State {
-        Fresh,
-        Connected,
-        Native,
-    }
-    static STATE: Mutex<State> = Mutex::new(State::Fresh);
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-    let require = life::settings().require;
-    if matches!(*state, State::Fresh) {
-        let started = connect::connect(life::settings()).and_then(|session| {
-            let session: &'static Session = Box::leak(Box::new(session));
-            ops::memory::reserve(session.device_arena_bytes).map_err(ConnectError::Arena)?;
-            life::register_handlers();
-            SESSION.store(ptr::from_ref(session).cast_mut(), Release);
-            // After that: without a session the watch has nobody to warn.
-            let watch = spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || session.watch());
-            watch.inspect_err(|_| retire()).map_err(ConnectError::Thread)
-        });
-        *state = match started {
-            Ok(()) => State::Connected,
-            Err(error) => {
-                let what =
-                    if require { "refusing to run CUDA (LIGHTOS_REQUIRE=1)" } else { "running natively" };
-                life::warn(&format!("{error}; {what}"));
-                State::Native
-            }
-        };
-    }
-    match *state {
-        State::Native if require => Err(CuResult::SYSTEM_NOT_READY),
-        _ => Ok(()),
+/// Connects to the sidecar and starts the session.
+pub fn begin() -> Result<(), ConnectError> {
+    let session: &'static Session = Box::leak(Box::new(connect::connect(life::settings())?));
+    ops::memory::reserve(session.device_arena_bytes).map_err(ConnectError::Arena)?;
+    life::register_handlers();
+    SESSION.store(ptr::from_ref(session).cast_mut(), Release);
+    // After that: without a session the watch has nobody to warn.
+    let watch = spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || session.watch());
+    watch.inspect_err(|_| retire()).map_err(ConnectError::Thread)
+}
+
+/// Ends a session with whose executor nothing of the program lies; calls that come later find none.
+pub fn leave() {
+    if let Some(session) = session() {
+        retire();
+        session.channel.hang_up();
+        ops::memory::unreserve(session.device_arena_bytes);
     }
 }
 
@@ -140,12 +124,14 @@ impl Session {
 
     /// Pushes a record in program order and returns; waits only while the ring is full.
     pub fn push(&self, op: Op, parts: &[&[u8]]) -> Result<(), CuResult> {
+        dispatch::settle();
         self.check()?;
         self.producer.push(op.into(), 0, parts).map_err(|error| self.push_error(error))
     }
 
     /// Pushes a record with a fixed payload and the bytes that follow it.
     pub fn send<T: Payload>(&self, payload: &T, rest: &[&[u8]]) -> Result<(), CuResult> {
+        dispatch::settle();
         self.check()?;
         self.producer.send(payload, 0, rest).map_err(|error| self.push_error(error))
     }
@@ -153,6 +139,7 @@ impl Session {
     /// As [`Session::send`], but waits for what the executor's driver says of it. An error that does not break the context
     /// is the call's alone.
     pub fn ask<T: Payload>(&self, payload: &T, rest: &[&[u8]]) -> Result<(), CuResult> {
+        dispatch::settle();
         self.check()?;
         self.answered(|reply| {
             self.producer.send(payload, reply, rest).map_err(|error| self.push_error(error))
@@ -284,6 +271,9 @@ impl Session {
     }
 
     fn push_request(&self, request: &Request, reply: u32) -> Result<(), CuResult> {
+        if request.keeps_state_of_its_own() {
+            dispatch::settle();
+        }
         let bytes = codec::encode(request).map_err(|_| CuResult::INVALID_VALUE)?;
         let header = RecordHeader { op: Op::Cold.into(), reply, ..RecordHeader::default() };
         match self.producer.push_record(header, &[], &[&bytes]) {

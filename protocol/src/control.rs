@@ -30,8 +30,10 @@ pub const HELLO_FD_RING: usize = 1;
 pub const HELLO_FD_STDOUT: usize = 2;
 /// Position of a copy of the client's standard error, likewise.
 pub const HELLO_FD_STDERR: usize = 3;
-/// How many descriptors accompany [`Hello`].
+/// How many descriptors accompany a [`Hello`] for [`Mode::Sidecar`].
 pub const HELLO_FDS: usize = 4;
+/// How many accompany one for [`Mode::Local`]: the pages alone.
+pub const LOCAL_HELLO_FDS: usize = 1;
 
 /// Tells builds apart before anything else is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,9 +106,32 @@ impl Opening {
     }
 }
 
-/// A client process introduces itself; [`HELLO_FDS`] descriptors come along.
+/// Where a program's calls are dispatched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// By an executor process, which owns the program's device memory.
+    #[default]
+    Sidecar,
+    /// By the program's own driver, under the [verdict](crate::verdict); its page comes with the [`Welcome`].
+    Local,
+}
+
+impl Mode {
+    /// How many descriptors come with the hello.
+    pub const fn hello_fds(self) -> usize {
+        match self {
+            Self::Sidecar => HELLO_FDS,
+            Self::Local => LOCAL_HELLO_FDS,
+        }
+    }
+}
+
+/// A client process introduces itself; [`Mode::hello_fds`] descriptors come along.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
+    /// Where its calls are to be dispatched.
+    pub mode: Mode,
     /// Its process id as it sees it; the daemon trusts SO_PEERCRED only.
     pub pid: u32,
     /// /proc/self/comm.
@@ -179,9 +204,10 @@ pub struct Welcome {
     pub tenant_id: u64,
     /// The class it was given.
     pub tenant_class: String,
-    /// The device behind the executor.
+    /// The device behind the executor; empty in [`Mode::Local`].
     pub device: DeviceInfo,
     /// Bytes that the executor has reserved at [`DEVICE_ARENA_BASE`](crate::arena::DEVICE_ARENA_BASE), and the client reserves as well.
+    /// Zero in [`Mode::Local`].
     pub device_arena_bytes: u64,
     /// What it may use.
     pub limits: Limits,
@@ -252,6 +278,13 @@ pub enum Admin {
     },
     /// As [`Admin::Report`], of the tenants whose process descends from the asking process.
     ReportOfDescendants,
+    /// Set the share of time in which programs may launch.
+    SetDuty {
+        /// The program's number; none for all that run.
+        tenant_id: Option<u64>,
+        /// In thousandths: 1000 lifts the throttle, 0 pauses.
+        permille: u32,
+    },
     /// Finish: end every session and exit.
     Shutdown,
 }
@@ -263,6 +296,8 @@ pub enum AdminReply {
     Status(DaemonStatus),
     /// To [`Admin::Report`] and [`Admin::ReportOfDescendants`].
     Report(Vec<TenantReport>),
+    /// To [`Admin::SetDuty`]: the programs that it applies to.
+    DutySet(Vec<u64>),
     /// To [`Admin::Shutdown`].
     ShuttingDown,
     /// Not allowed, or no such tenant: one line for people.

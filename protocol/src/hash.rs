@@ -15,12 +15,16 @@ pub const PROTOCOL_HASH: u64 = {
     hash = fnv1a(hash, include_bytes!("record.rs"));
     hash = fnv1a(hash, include_bytes!("record/payload.rs"));
     hash = fnv1a(hash, include_bytes!("request.rs"));
+    hash = fnv1a(hash, include_bytes!("request/array.rs"));
     hash = fnv1a(hash, include_bytes!("request/context.rs"));
     hash = fnv1a(hash, include_bytes!("request/graph.rs"));
+    hash = fnv1a(hash, include_bytes!("request/ipc.rs"));
     hash = fnv1a(hash, include_bytes!("request/memory.rs"));
     hash = fnv1a(hash, include_bytes!("request/module.rs"));
     hash = fnv1a(hash, include_bytes!("request/stream.rs"));
-    fnv1a(hash, include_bytes!("ring/layout.rs"))
+    hash = fnv1a(hash, include_bytes!("request/texture.rs"));
+    hash = fnv1a(hash, include_bytes!("ring/layout.rs"));
+    fnv1a(hash, include_bytes!("verdict.rs"))
 };
 
 const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;

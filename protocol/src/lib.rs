@@ -9,6 +9,7 @@
 //! | hot calls (launches, copies) in program order | [`record`] over [`ring`] | shared memory, no system call |
 //! | cold calls that want an answer | [`request`], encoded by [`codec`] | a ring record; the answer in a reply slot of [`pages`] |
 //! | completion values, sticky error, counters, callbacks | [`pages`] | shared memory |
+//! | what policy says of launches | [`verdict`] | shared memory that only the daemon writes |
 //! | handshake, file descriptors, admin questions | [`control`] over [`socket`] | Unix socket |
 //!
 //! No policy and no CUDA call lives here. Whatever a peer can write is hostile to the reader: readers copy
@@ -27,5 +28,6 @@ pub mod record;
 pub mod request;
 pub mod ring;
 pub mod socket;
+pub mod verdict;
 
 pub use hash::PROTOCOL_HASH;

@@ -202,7 +202,8 @@ pub struct Piece {
     pub bytes: u64,
 }
 
-/// Stretches of one sealed memfd, mapped back to back, readable and writable, for the lifetime of this value.
+/// Stretches of one sealed memfd, mapped back to back, for the lifetime of this value; readable and writable unless made by
+/// [`SharedMapping::read_only`].
 #[derive(Debug)]
 pub struct SharedMapping {
     memory: Reservation,
@@ -214,6 +215,18 @@ impl SharedMapping {
     /// # Errors
     /// `InvalidData` when `fd` is not sealed or too short (see [`sealed_bytes`]); whatever mmap reports.
     pub fn map(fd: &OwnedFd, pieces: &[Piece]) -> io::Result<Self> {
+        Self::map_for(fd, pieces, Access::ReadWrite)
+    }
+
+    /// As [`SharedMapping::map`], for a peer's file that this process must not change: a store through a view faults.
+    ///
+    /// # Errors
+    /// As [`SharedMapping::map`].
+    pub fn read_only(fd: &OwnedFd, pieces: &[Piece]) -> io::Result<Self> {
+        Self::map_for(fd, pieces, Access::ReadOnly)
+    }
+
+    fn map_for(fd: &OwnedFd, pieces: &[Piece], access: Access) -> io::Result<Self> {
         let file_bytes = sealed_bytes(fd.as_fd())?;
         let invalid =
             || io::Error::new(io::ErrorKind::InvalidData, "mapping reaches beyond the end of the memfd");
@@ -228,7 +241,7 @@ impl SharedMapping {
         let memory = Reservation::anywhere(total)?;
         let mut offset = 0;
         for piece in pieces {
-            memory.map(offset, fd.as_fd(), piece.file_offset, piece.bytes, Access::ReadWrite)?;
+            memory.map(offset, fd.as_fd(), piece.file_offset, piece.bytes, access)?;
             offset += piece.bytes;
         }
         Ok(Self { memory })

@@ -31,7 +31,7 @@ pub use callbacks::{Callback, Callbacks};
 pub use counters::{CounterSnapshot, Counters, Outcome};
 pub use layout::{
     CALLBACK_CELLS, COUNTER_ROWS, ERROR_TEXT_BYTES, PAGES_BYTES, REASON_COUNT, REPLY_PAYLOAD_BYTES,
-    REPLY_SLOTS, TIMELINE_SLOTS, TrafficCounters,
+    REPLY_SLOTS, TIMELINE_SLOTS, TrafficCounters, UNKNOWN_FUNCTIONS,
 };
 pub use replies::{Answer, Replies, ReplyError, ReplyTicket};
 pub use status::{ExecutorState, Status};

@@ -9,19 +9,25 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod array;
 pub mod context;
 pub mod graph;
+pub mod ipc;
 pub mod memory;
 pub mod module;
 pub mod stream;
+pub mod texture;
 
+pub use array::{ArrayDescriptor, ArrayPlace, ArrayRequest};
 pub use context::ContextRequest;
 pub use graph::{
-    CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, NodeAttribute, NodePlace,
+    CopyDescriptor, GraphBody, GraphNode, GraphRequest, GraphViolation, MemOp, NodeAttribute, NodePlace,
 };
+pub use ipc::{IpcMemory, IpcRequest};
 pub use memory::MemoryRequest;
 pub use module::ModuleRequest;
 pub use stream::StreamRequest;
+pub use texture::{ReferenceState, ResourceDescriptor, TextureDescriptor, TextureRequest};
 
 /// Links files sent over the socket with the request that speaks of them. The client counts up from 1; 0 is
 /// never used.
@@ -34,14 +40,28 @@ pub enum Request {
     Memory(MemoryRequest),
     /// Modules, libraries, functions.
     Module(ModuleRequest),
+    /// Memory and events shared between processes.
+    Ipc(IpcRequest),
     /// Streams and events.
     Stream(StreamRequest),
     /// Executable graphs.
     Graph(GraphRequest),
+    /// Arrays and the copies from and to them.
+    Array(ArrayRequest),
+    /// Textures and surfaces.
+    Texture(TextureRequest),
     /// The context as a whole.
     Context(ContextRequest),
     /// Answered with [`Reply::Done`] once everything before it in the ring has been dispatched.
     Ping,
+}
+
+impl Request {
+    /// Whether the executor holds something afterwards that the client's own driver does not have as well: memory and what lies in it.
+    /// Streams, events, modules and the context's settings exist on both sides.
+    pub const fn keeps_state_of_its_own(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Graph(_) | Self::Ipc(_))
+    }
 }
 
 /// What a successful call answers. Failures carry a `CUresult` in the reply slot and, if there is one,

@@ -218,6 +218,11 @@ impl Channel {
         })
     }
 
+    /// Closes the connection in both directions: both ends see a hang-up. The descriptor stays.
+    pub fn hang_up(&self) {
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+    }
+
     /// Whether the peer has hung up. Does not wait; unread messages may remain.
     pub fn peer_gone(&self) -> bool {
         let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];

@@ -263,10 +263,15 @@ fn counters_name_what_was_counted() {
     counters.memory_allocated(50);
     counters.memory_freed(120);
     let hooks = ["cuInit", "cuLaunchKernel", "cuCtxCreate"].map(String::from);
+    client.counters().refuse_unknown(3, b"cuFutureFunction");
+    client.counters().refuse_unknown(3, b"cuFutureFunction");
+    client.counters().refuse_unknown(5, b"\x1b[2J");
+    client.counters().refuse_unknown(64, b"cuNoRoom");
     let snapshot = daemon.counters().snapshot(&hooks, &["stream capture".into(), "no".into()]);
     let expected =
         CallCount { function: "cuLaunchKernel".into(), forwarded: 2, passed: 1, failed: 0, refused: 1 };
-    assert_eq!(snapshot.calls, [expected]);
+    let future = CallCount { function: "cuFutureFunction".into(), refused: 2, ..CallCount::default() };
+    assert_eq!(snapshot.calls, [expected, future]);
     assert_eq!(snapshot.reasons, [("stream capture".to_owned(), 1)]);
     assert_eq!(snapshot.traffic.launches, 3);
     assert_eq!(snapshot.memory, MemoryUse { current_bytes: 30, peak_bytes: 150 });

@@ -122,7 +122,7 @@ fn fixed_payloads_have_their_size_and_no_other() {
     check::<EventRecord>(32);
     check::<StreamWaitEvent>(24);
     check::<Timeline>(24);
-    check::<StreamValue>(40);
+    check::<StreamValue>(32);
     check::<GraphLaunch>(16);
     check::<HostFunc>(24);
     check::<Handle>(8);

@@ -5,6 +5,7 @@ mod run;
 mod sidecar;
 mod status;
 mod tenant_json;
+mod throttle;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,11 @@ enum Command {
     Run(RunArgs),
     /// Show the programs and devices of a running sidecar
     Status(StatusArgs),
+    /// Set the share of time in which programs may launch
+    ///
+    /// Launches are held for the rest of each 10 ms period. 100 lifts the throttle, 0 pauses until the next order. The sidecar's own
+    /// user and root may do this.
+    Throttle(ThrottleArgs),
     /// Print the version and the protocol hash
     Version,
     /// One program's device process; started by the sidecar
@@ -51,6 +57,9 @@ struct SidecarArgs {
     /// Log filter: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG")]
     log: Option<String>,
+    /// Share of time in which programs may launch, at first [default: duty_percent of the configuration, else 100]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    duty: Option<u32>,
     /// End when the parent process, which has this process id, ends
     #[arg(long, hide = true, value_name = "PID")]
     with_parent: Option<u32>,
@@ -59,8 +68,12 @@ struct SidecarArgs {
 /// Where the calls of a command go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Dispatch {
+    /// As each process needs: `sidecar`, or `local` for one that uses NCCL or several GPUs
+    Auto,
     /// To the executor process of the sidecar
     Sidecar,
+    /// To the driver in the process itself, under the sidecar's policy
+    Local,
     /// Nowhere: the library is loaded and does nothing
     Off,
 }
@@ -78,8 +91,11 @@ struct RunArgs {
     #[arg(long, value_name = "PATH", env = "LIGHTOS_SOCKET")]
     socket: Option<PathBuf>,
     /// Where the command's calls go
-    #[arg(long, value_name = "MODE", value_enum, default_value = "sidecar")]
+    #[arg(long, value_name = "MODE", value_enum, default_value = "auto")]
     dispatch: Dispatch,
+    /// Share of time in which the command may launch; served by a private sidecar
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100), conflicts_with = "socket")]
+    duty: Option<u32>,
     /// Log filter of a private sidecar
     #[arg(long, value_name = "LEVEL", env = "LIGHTOS_LOG", default_value = "error")]
     log: String,
@@ -95,6 +111,24 @@ struct StatusArgs {
     #[arg(long)]
     json: bool,
     /// The sidecar to ask [default: /run/lightos/lightos.sock, else under $XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "PATH", env = "LIGHTOS_SOCKET")]
+    socket: Option<PathBuf>,
+}
+
+/// Arguments of `lightos throttle`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true))]
+struct ThrottleArgs {
+    /// The program, by the number that `lightos status` shows
+    #[arg(long, value_name = "NUMBER", group = "whom")]
+    tenant: Option<u64>,
+    /// Every program that runs now
+    #[arg(long, group = "whom")]
+    all: bool,
+    /// The share of time in which it may launch
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    duty: u32,
+    /// The sidecar to tell [default: /run/lightos/lightos.sock, else under $XDG_RUNTIME_DIR]
     #[arg(long, value_name = "PATH", env = "LIGHTOS_SOCKET")]
     socket: Option<PathBuf>,
 }
@@ -116,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Sidecar(args) => sidecar::main(args),
         Command::Run(args) => return run::main(args),
         Command::Status(args) => status::main(args),
+        Command::Throttle(args) => throttle::main(args),
         Command::Version => {
             println!(
                 "lightos {} (protocol {:016x})",

@@ -31,6 +31,9 @@ pub struct Config {
     /// core while a program is between calls; sleeping costs a wake-up at the next call. 2000 with eight cores or more,
     /// else 50.
     pub spin_us: u32,
+    /// Share of time in which a program may launch, in percent, 0 to 100, until `lightos throttle` says otherwise: 100 is unhindered,
+    /// 0 starts programs paused.
+    pub duty_percent: u32,
     /// Reports of ended programs kept for `lightos status` and `lightos run --report`, 0 to 100000.
     pub finished_reports: u32,
     /// off, error, warn, info, debug, trace, or a filter like `lightos_sidecar::executor=debug`.
@@ -45,6 +48,7 @@ impl Default for Config {
             device: 0,
             max_tenants: 64,
             spin_us: default_spin_us(),
+            duty_percent: 100,
             finished_reports: 256,
             log: "info".to_owned(),
         }
@@ -102,6 +106,9 @@ impl Config {
         }
         if self.spin_us > MAX_SPIN_US {
             return value("spin_us", self.spin_us.to_string(), format!("0 to {MAX_SPIN_US} (microseconds)"));
+        }
+        if self.duty_percent > 100 {
+            return value("duty_percent", self.duty_percent.to_string(), "0 to 100".into());
         }
         if self.finished_reports > MAX_FINISHED {
             return value(
@@ -168,6 +175,7 @@ mod tests {
             ("max_tenants: 0", "max_tenants", "1 to 1024"),
             ("max_tenants: 1025", "max_tenants", "1 to 1024"),
             ("spin_us: 10001", "spin_us", "0 to 10000"),
+            ("duty_percent: 101", "duty_percent", "0 to 100"),
             ("finished_reports: 100001", "finished_reports", "0 to 100000"),
             ("socket: run/x.sock", "socket", "absolute"),
             ("log: loud", "log", "debug"),

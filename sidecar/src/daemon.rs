@@ -5,7 +5,9 @@
 
 mod admin;
 mod executors;
+mod ipc;
 mod listener;
+mod local;
 mod peer;
 mod session;
 mod tenants;
@@ -22,6 +24,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
+use ipc::Broker;
 use listener::Listening;
 pub use listener::{ListenError, default_socket};
 use tenants::Tenants;
@@ -59,6 +62,7 @@ struct Daemon {
     options: Options,
     group: Option<Gid>,
     tenants: Tenants,
+    broker: Broker,
     telemetry: Option<Telemetry>,
     started: Instant,
     visitors: AtomicUsize,
@@ -81,6 +85,7 @@ pub fn serve(options: &Options) -> Result<(), ServeError> {
         options: options.clone(),
         group,
         tenants: Tenants::new(&options.config),
+        broker: Broker::new(),
         telemetry,
         started: Instant::now(),
         visitors: AtomicUsize::new(0),

@@ -8,6 +8,7 @@
 //! Each area keeps its state in a struct of its own file and adds its methods to [`Executor`]; [`dispatch`] is the one place
 //! that maps records to them.
 
+mod arrays;
 mod context;
 pub mod control;
 mod copies;
@@ -19,19 +20,23 @@ mod globals;
 mod graphs;
 mod host;
 mod hostfn;
+mod ipc;
 mod launch;
 mod memory;
 mod modules;
 mod monitor;
 mod process;
+mod references;
 mod status;
 mod streams;
+mod textures;
 mod vmm;
 
 use std::sync::Arc;
 
 use lightos_protocol::mapping::Reservation;
 use lightos_protocol::pages::SessionPages;
+use lightos_protocol::verdict::Verdict;
 
 use driver::Context;
 pub(crate) use monitor::pidfd;
@@ -43,6 +48,8 @@ pub(crate) struct Executor {
     pub(crate) context: Context,
     /// Shared with the program: status, timeline words, reply slots, callback queue, counters.
     pub(crate) pages: Arc<SessionPages>,
+    /// What policy says of the program's launches.
+    pub(crate) verdict: Verdict,
     /// Bytes of device addresses reserved, one of [`DEVICE_ARENA_SIZES`](lightos_protocol::arena::DEVICE_ARENA_SIZES).
     pub(crate) device_arena_bytes: u64,
     /// The reserved addresses of pinned host memory, the same in the program.
@@ -60,6 +67,10 @@ pub(crate) struct Executor {
     pub(crate) vmm: vmm::Vmm,
     pub(crate) host: host::HostMemory,
     pub(crate) globals: globals::Globals,
+    ipc: ipc::Ipc,
+    pub(crate) arrays: arrays::Arrays,
+    pub(crate) textures: textures::Textures,
+    pub(crate) references: references::References,
     /// The first error that no call could report; every later record is refused with it.
     lost: Option<driver::CuError>,
 }

@@ -1,9 +1,7 @@
 """Cases that LightOS does not serve, with the reason: under the shim their first such call answers CUDA_ERROR_NOT_SUPPORTED."""
 
-ARRAYS = "arrays, textures and surfaces have device storage that is not shared with the sidecar"
-
 NATIVE_ONLY = {
-    "texture_filtering": ARRAYS,
-    "texture_fetch_from_linear_memory": ARRAYS,
-    "surface_write_then_read": ARRAYS,
+    "ipc_memory_of_a_native_process": "device memory of a process outside of LightOS cannot be mapped at one address in program and executor",
+    "mapped_heap_memory": "kernels do not reach parts of the program's heap",
+    "exportable_pool": "pools have no handles for other processes",
 }

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 LIGHTOS = os.environ["LIGHTOS_BIN"]
 SOFTGPU = os.environ["SOFTGPU_LIB"]
 # Cases whose point is an error that sticks.
-BREAKS_ITS_CONTEXT = {"sticky_fault"}
+BREAKS_ITS_CONTEXT = {"sticky_fault", "faults_by_kind", "faults_by_call"}
 
 
 # What the same cases gave natively on hardware (tests/gpu/clients.py), and where the software GPU differs knowingly.
@@ -45,9 +45,9 @@ def run(command: list[str], timeout: int = 180) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout, cwd=HERE)
 
 
-def shimmed(command: list[str], report: Path | None = None) -> subprocess.CompletedProcess:
+def shimmed(command: list[str], report: Path | None = None, mode: str = "sidecar") -> subprocess.CompletedProcess:
     option = ["--report", str(report)] if report else []
-    return run([LIGHTOS, "run", "--softgpu", *option, "--", *command])
+    return run([LIGHTOS, "run", "--softgpu", "--dispatch", mode, *option, "--", *command])
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,23 @@ def test_under_the_shim(name: str, native_results, tmp_path):
         calls = tenant["calls"]
         forwarded = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuLaunch") and "HostFunc" not in n)
         graphs = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuGraphLaunch"))
-        assert tenant["launches"] >= forwarded and (tenant["launches"] > 0) == (forwarded + graphs > 0)
+        # Behind a fault, launches are accepted and not made.
+        assert (tenant["launches"] >= forwarded or name in BREAKS_ITS_CONTEXT) and (tenant["launches"] > 0) == (forwarded + graphs > 0)
+
+
+# Faults are the local driver's there, and their cases take long.
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"faults_by_kind", "faults_by_call"}))
+def test_in_local_mode(name: str, native_results, tmp_path):
+    """Nothing is refused there, and launches are counted."""
+    if name not in native_results:
+        test_native(name, native_results)
+    report = tmp_path / "report.json"
+    done = shimmed([sys.executable, "cases.py", name], report, "local")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == native_results[name]
+    assert done.stderr == "", "the user's stderr stays clean"
+    tenants = json.loads(report.read_text())["tenants"]
+    assert tenants and all(tenant["mode"] == "local" for tenant in tenants)
 
 
 @pytest.mark.parametrize("name", sorted(NATIVE_ONLY))

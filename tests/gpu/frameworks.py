@@ -237,7 +237,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--cases", default="", help="comma-separated; all by default")
-    parser.add_argument("--mode", choices=MODES, default="sidecar", help="LIGHTOS_DISPATCH of the runs under LightOS")
+    parser.add_argument("--mode", choices=MODES, default="sidecar", help="where the calls of the runs under LightOS go")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=120, help="seconds one case may take")
     parser.add_argument("--softgpu", action="store_true", help="on the software GPU, which runs the suite numba-programs")
@@ -251,8 +251,7 @@ def main() -> int:
     lightos = arguments.dist.resolve() / "lightos"
     start, soft = [str(lightos), "run"], ["--softgpu"] * arguments.softgpu
     natively = [*start, *soft, "--dispatch", "off", "--"] if soft else []
-    # The mode is set behind `lightos run`, which sets that of its own option.
-    ourselves = [*start, *soft, "--report", "REPORT", "--", "env", f"LIGHTOS_DISPATCH={mode}"]
+    ourselves = [*start, *soft, "--dispatch", mode, "--report", "REPORT", "--"]
     document = {"gpu": gpu, "mode": mode, "recorded": now(), "rounds": arguments.rounds, "suites": {}, "seconds": {}, "reports": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for suite in suites:

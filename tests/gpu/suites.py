@@ -73,7 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dist", type=Path, default=Path("dist"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--mode", choices=MODES, default="sidecar", help="LIGHTOS_DISPATCH of the run under LightOS")
+    parser.add_argument("--mode", choices=MODES, default="sidecar", help="where the calls of the run under LightOS go")
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--only", default="", help="modules whose name contains this")
     parser.add_argument("--limit", type=float, default=280, help="seconds for each of the two runs")
@@ -84,7 +84,7 @@ def main() -> int:
     lightos = str(arguments.dist.resolve() / "lightos")
     soft = ["--softgpu"] * arguments.softgpu
     ways = {"native": [lightos, "run", *soft, "--dispatch", "off", "--"] if soft else [],
-            "lightos": [lightos, "run", *soft, "--", "env", f"LIGHTOS_DISPATCH={arguments.mode}"]}
+            "lightos": [lightos, "run", *soft, "--dispatch", arguments.mode, "--"]}
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     options = ["--jobs", str(arguments.jobs), "--timeout", "100", "--only", arguments.only]
     name = f"{slug(gpu)}-numba" + f"-{arguments.mode}" * (arguments.mode != "sidecar") + "-part" * bool(arguments.only)

@@ -1,10 +1,10 @@
 //! Programs that speak the protocol by hand: what no correct shim sends is answered with an error, never a crash.
 
 use lightos_protocol::arena::DEVICE_ARENA_BASE;
-use lightos_protocol::record::{CopyKind, GraphLaunch, Launch, Timeline};
+use lightos_protocol::record::{CopyKind, GraphLaunch, Launch, MemOpKind, StreamValue, Timeline};
 use lightos_protocol::request::{
-    CopyDescriptor, GraphBody, GraphNode, GraphRequest, ModuleRequest, NodeAttribute, NodePlace, Request,
-    StreamRequest,
+    CopyDescriptor, GraphBody, GraphNode, GraphRequest, MemOp, ModuleRequest, NodeAttribute, NodePlace,
+    Request, StreamRequest,
 };
 use lightos_tests::Sidecar;
 use lightos_tests::raw::RawClient;
@@ -97,15 +97,19 @@ fn a_graph_touches_the_programs_memory_alone() {
             height: rows,
             depth: 1,
             kind: kind.into(),
+            ..CopyDescriptor::default()
         })
     };
     let fill = |dst, width| GraphNode::Memset { dst, pitch: 0, value: 0, element_bytes: 4, width, height: 1 };
+    let word = |kind, address| GraphNode::MemOps(vec![MemOp { kind, flags: 0, address, value: 1 }]);
     let nodes = [
         copy(own, device, CopyKind::HostToDevice),
         copy(device, own, CopyKind::DeviceToHost),
         copy(own, own, CopyKind::HostToHost),
         fill(own, 4),
         fill(device, u64::MAX / 2),
+        word(MemOpKind::WriteValue32, own),
+        word(MemOpKind::WaitValue64, u64::MAX - 3),
     ];
     for node in nodes {
         let graphs = vec![GraphBody { nodes: vec![node.clone()], ..GraphBody::default() }];
@@ -150,6 +154,14 @@ fn a_launch_of_nothing_known_sticks() {
 fn a_graph_launch_of_nothing_known_sticks() {
     let launch = GraphLaunch { exec: 0x1234, stream: 0 };
     assert_eq!(sticks(|client| client.producer.send(&launch, 0, &[]).unwrap()), INVALID_HANDLE);
+}
+
+#[test]
+fn an_operation_on_a_word_that_does_not_exist_sticks() {
+    for operation in [0, 7, 8, u32::MAX] {
+        let value = StreamValue { address: DEVICE_ARENA_BASE, operation, ..StreamValue::default() };
+        assert_eq!(sticks(|client| client.producer.send(&value, 0, &[]).unwrap()), INVALID_VALUE);
+    }
 }
 
 #[test]

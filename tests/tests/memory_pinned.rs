@@ -171,26 +171,48 @@ fn the_programs_own_memory_can_be_registered() {
 }
 
 #[test]
-fn what_another_object_may_share_is_not_registered() {
-    let report = twice("what_another_object_may_share_is_not_registered", || {
+fn what_another_object_may_share_is_registered_for_copies_alone() {
+    let report = twice("what_another_object_may_share_is_registered_for_copies_alone", || {
         start();
         let under_shim = std::env::var_os("LD_PRELOAD").is_some();
         let refused = |code: sys::CUresult| (code as u32 == 801) == under_shim;
         let mut notes = Notes::default();
-        // SAFETY: an anonymous mapping that outlives its use, and a part of this thread's stack.
+        // SAFETY: an anonymous mapping that outlives its use, and a part of this thread's stack, which no copy is made of.
         unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let memory = libc::mmap(ptr::null_mut(), 1 << 20, protection, kind, -1, 0);
-            notes.add("tail of a page", refused(sys::cuMemHostRegister_v2(memory, 5000, 0)));
+            notes.add("mapped", refused(sys::cuMemHostRegister_v2(memory, 5000, 2)));
+            sys::cuMemHostUnregister(memory);
+            notes.code("tail of a page", sys::cuMemHostRegister_v2(memory, 5000, 0));
             ok(sys::cuMemHostRegister_v2(memory.cast::<u8>().add(8192).cast(), 8192, 0));
             let mut frame = [0_u8; 16384];
             let page = (frame.as_mut_ptr() as usize).next_multiple_of(4096) as *mut c_void;
-            notes.add("own stack", refused(sys::cuMemHostRegister_v2(page, 4096, 0)));
+            notes.code("own stack", sys::cuMemHostRegister_v2(page, 4096, 0));
+            notes.code("unregistered", sys::cuMemHostUnregister(page));
             std::hint::black_box(&mut frame);
+            let (mut device, mut pointer) = (0, 0_u64);
+            notes.add("device pointer", refused(sys::cuMemHostGetDevicePointer_v2(&mut device, memory, 0)));
+            notes.add("fill", refused(sys::cuMemsetD8_v2(memory as u64, 1, 100)));
+            let wait = sys::cuStreamWriteValue32_v2(ptr::null_mut(), memory as u64, 1, 0);
+            notes.add("word", refused(wait));
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER;
+            let asked = sys::cuPointerGetAttribute((&raw mut pointer).cast(), attribute, memory as u64);
+            notes.add("the device's address", (asked as u32 == 1) == under_shim);
+            notes
+                .code("read only", sys::cuMemHostRegister_v2(memory.cast::<u8>().add(20_001).cast(), 300, 8));
+            let block = allocate(300);
+            let read_only = memory.cast::<u8>().add(20_001);
+            read_only.copy_from_nonoverlapping(pattern(300, 3).as_ptr(), 300);
+            ok(sys::cuMemcpyHtoDAsync_v2(block, read_only.cast(), 300, ptr::null_mut()));
+            ok(synchronize());
+            notes.add("read", digest(&cuda::download(block, 300)));
+            notes.code("overlap", sys::cuMemHostRegister_v2(memory.cast::<u8>().add(4000).cast(), 300, 0));
+            notes.code("gone", sys::cuMemHostUnregister(memory));
+            notes.code("gone twice", sys::cuMemHostUnregister(memory));
         }
         notes.0
     });
-    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["refused"], 2, "{report:#}");
-    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["forwarded"], 1, "{report:#}");
+    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["refused"], 1, "{report:#}");
+    assert_eq!(report["calls"]["cuMemHostRegister_v2"]["forwarded"], 4, "{report:#}");
 }

@@ -186,8 +186,8 @@ fn the_device_promises_what_is_carried() {
             ok(unsafe { sys::cuDeviceGetAttribute(&mut value, name, 0) });
             value
         };
-        // Pageable and managed access, pool handle types, DMA buffers, IPC events, fabric handles, multicast, host pools.
-        let refused = [88, 89, 100, 101, 119, 124, 125, 128, 129, 132, 141, 142, 144, 145];
+        // Pageable and managed access, pool handle types, DMA buffers, fabric handles, multicast, host pools.
+        let refused = [88, 89, 100, 101, 119, 124, 128, 129, 132, 142, 144];
         notes.add("nothing is promised", !under_shim || refused.iter().all(|number| attribute(*number) == 0));
         notes.add("the device can more", under_shim || refused.iter().any(|number| attribute(*number) != 0));
         // Multiprocessors, warp size, compute capability, managed memory, registration, descriptors, pools.

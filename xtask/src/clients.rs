@@ -7,6 +7,7 @@
 //! | numba | numba-cuda's own tests | natively |
 //! | cudarc | cudarc's own tests of its driver and NVRTC layers | natively |
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,14 +38,20 @@ pub fn programs(installed: &Path, rest: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `test_<name>.py` of folder `suite` with the requirements beside it; false: no test matches `rest`.
+/// Runs the `test_*.py` of folder `suite` in the environment `name`, with the requirements beside them; false: no test matches `rest`.
 fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result<bool> {
     /// pytest's exit status when it collected no test.
     const NO_TESTS: i32 = 5;
     let python = venv(name, &suite.join("requirements.txt"))?.join("bin/python");
+    let is_test = |file: &OsString| {
+        let file = file.to_string_lossy();
+        file.starts_with("test_") && file.ends_with(".py")
+    };
+    let entries = std::fs::read_dir(suite)?.map(|entry| Ok(entry?.file_name()));
+    let files = entries.collect::<std::io::Result<Vec<_>>>()?;
     let status = Command::new(python)
         .args(["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"])
-        .arg(format!("test_{name}.py"))
+        .args(files.iter().filter(|file| is_test(file)))
         .args(rest)
         .current_dir(suite)
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -52,7 +59,11 @@ fn pytest(installed: &Path, name: &str, suite: &Path, rest: &[String]) -> Result
         .env("LIGHTOS_INTERCEPT", installed.join("liblightos_intercept.so"))
         .env("SOFTGPU_LIB", installed.join("softgpu"))
         .status()?;
-    ensure!(status.success() || status.code() == Some(NO_TESTS), "test_{name}.py failed: {status}");
+    ensure!(
+        status.success() || status.code() == Some(NO_TESTS),
+        "the tests of {} failed: {status}",
+        suite.display()
+    );
     Ok(status.success())
 }
 

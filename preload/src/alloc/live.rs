@@ -18,11 +18,17 @@ pub enum Kind {
         /// `CUmemoryPool`.
         pool: u64,
     },
+    /// Memory of a graph's allocating node, whether or not a launch has allocated it.
+    OfGraph,
     /// cuMemMap of the allocation with this number (see `ops::vmm`).
     Mapping {
         /// Number of the physical allocation.
         allocation: u64,
+        /// Whether that is memory of the host.
+        host: bool,
     },
+    /// cuIpcOpenMemHandle: another process's allocation.
+    Imported,
     /// A variable of this `CUmodule` or `CUlibrary`. Its address was chosen by the executor's driver.
     Global {
         /// `CUmodule` or `CUlibrary`.
@@ -40,12 +46,17 @@ pub enum Kind {
         /// `CU_MEMHOSTREGISTER_*`.
         flags: u32,
     },
+    /// As `Registered`, but the executor does not have its pages: copies only, through other memory.
+    Staged {
+        /// `CU_MEMHOSTREGISTER_*`.
+        flags: u32,
+    },
 }
 
 impl Kind {
-    /// Whether the memory is on the device.
+    /// Whether the executor has the memory as that of its device: in the device arena, or a global.
     pub fn is_device(self) -> bool {
-        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. })
+        !matches!(self, Self::Managed | Self::Host { .. } | Self::Registered { .. } | Self::Staged { .. })
     }
 }
 
@@ -58,6 +69,8 @@ pub struct Allocation {
     pub bytes: u64,
     /// What it is.
     pub kind: Kind,
+    /// The `CUcontext` with whose end it ends; 0 for memory that belongs to none.
+    pub context: u64,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: never used twice in one process.
     pub id: u64,
 }
@@ -82,10 +95,15 @@ impl Live {
         Self { ranges: RwLock::new(BTreeMap::new()), next_id: AtomicU64::new(1) }
     }
 
-    /// Adds a range. One that starts at the same address is replaced.
+    /// Adds a range that belongs to no context. One that starts at the same address is replaced.
     pub fn insert(&self, base: u64, bytes: u64, kind: Kind) {
+        self.insert_in(base, bytes, kind, 0);
+    }
+
+    /// As [`Live::insert`], for memory of a context.
+    pub fn insert_in(&self, base: u64, bytes: u64, kind: Kind, context: u64) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.write().insert(base, Allocation { base, bytes, kind, id });
+        self.write().insert(base, Allocation { base, bytes, kind, context, id });
     }
 
     /// Removes the range that starts at `base`, if `matches` accepts it: of two threads that free one address, one wins.
@@ -96,9 +114,9 @@ impl Live {
         Some(found)
     }
 
-    /// Removes every range that `matches` accepts.
-    pub fn remove_all(&self, matches: impl Fn(&Allocation) -> bool) {
-        self.write().retain(|_, allocation| !matches(allocation));
+    /// Removes every range that `matches` accepts, and returns them.
+    pub fn remove_all(&self, matches: impl Fn(&Allocation) -> bool) -> Vec<Allocation> {
+        self.write().extract_if(.., |_, allocation| matches(allocation)).map(|(_, found)| found).collect()
     }
 
     /// The range that `address` lies in.
@@ -168,11 +186,22 @@ mod tests {
         live.insert(0x1000, 0x100, Kind::Device);
         live.insert(0x1100, 0x100, Kind::Device);
         assert!(live.covering(0x10f0, 0x20).is_none());
-        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1 });
-        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2 });
+        live.insert(0x2000, 0x100, Kind::Mapping { allocation: 1, host: false });
+        live.insert(0x2100, 0x100, Kind::Mapping { allocation: 2, host: false });
         assert!(live.covering(0x20f0, 0x20).is_some());
         assert!(live.covering(0x20f0, 0x111).is_none());
         assert_eq!(live.starting_in(0x2000, 0x200).len(), 2);
+    }
+
+    #[test]
+    fn memory_ends_with_its_context() {
+        let live = Live::new();
+        live.insert_in(0x1000, 0x100, Kind::Device, 7);
+        live.insert_in(0x2000, 0x100, Kind::Host { flags: 0 }, 8);
+        live.insert(0x3000, 0x100, Kind::Mapping { allocation: 1, host: false });
+        let ended = live.remove_all(|allocation| allocation.context == 7);
+        assert_eq!(ended.iter().map(|allocation| allocation.base).collect::<Vec<_>>(), [0x1000]);
+        assert!(live.find(0x1000).is_none() && live.find(0x2000).is_some() && live.find(0x3000).is_some());
     }
 
     #[test]

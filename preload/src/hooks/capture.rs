@@ -14,6 +14,10 @@ hooks! {
         stream: u64, graph: u64, dependencies: *const u64, data: *const c_void, count: usize, mode: u32,
     ) ptsz cuStreamBeginCaptureToGraph_ptsz[stream]
         => begin(stream, || real::cuStreamBeginCaptureToGraph(stream, graph, dependencies, data, count, mode));
+    /// The local driver compares the calls with the graph's nodes, and asks the program where they differ.
+    fn cuStreamBeginRecaptureToGraph(stream: u64, mode: u32, graph: u64, differs: *const c_void, data: *mut c_void)
+        ptsz cuStreamBeginRecaptureToGraph_ptsz[stream]
+        => begin(stream, || real::cuStreamBeginRecaptureToGraph(stream, mode, graph, differs, data));
     fn cuStreamEndCapture(stream: u64, graph: *mut u64) ptsz cuStreamEndCapture_ptsz[stream]
         => end(stream, || real::cuStreamEndCapture(stream, graph));
 }

@@ -2,7 +2,8 @@
 
 use super::hooks;
 use crate::edge::{In, Out};
-use crate::ops::graph::{self as ops, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+use crate::ops::graph::memory::{self, AllocNode, AnyNode, Position};
+use crate::ops::graph::{self as ops, BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 use lightos_protocol::request::GraphNode;
 use std::ffi::{c_char, c_void};
 
@@ -35,7 +36,43 @@ hooks! {
             Out::new(out), graph, In::new(params.cast_const()).get().unwrap_or(0),
             |out| real::cuGraphInstantiateWithParams_ptsz(out, graph, params), |exec| real::cuGraphExecDestroy(exec),
         );
-    fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
+    [graph_launch] fn cuGraphLaunch(exec: u64, stream: u64) ptsz cuGraphLaunch_ptsz[stream] => ops::launch(exec, stream);
+    fn cuGraphExecBatchMemOpNodeSetParams(exec: u64, node: u64, params: *const BatchNode) => ops::set_node(
+        exec, node, |_| In::new(params).get()?.describe(),
+        || real::cuGraphExecBatchMemOpNodeSetParams(exec, node, params),
+    );
+    fn cuGraphAddMemAllocNode(
+        out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *mut AllocNode,
+    ) => In::new(params.cast_const()).get().map(|asked| memory::add_allocation(
+        Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
+    ));
+    fn cuGraphAddMemFreeNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, address: u64)
+        => memory::add_free(Out::new(out), Position { graph, dependencies, count }, address);
+    fn cuGraphAddNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *mut AnyNode)
+        => In::new(params.cast_const()).get().map(|asked| memory::add(
+            Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
+        ));
+    fn cuGraphAddNode_v2(
+        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut AnyNode,
+    ) => In::new(params.cast_const()).get().map(|asked| memory::add(
+        Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
+    ));
+    fn cuGraphRetainUserObject(graph: u64, object: u64, count: u32, flags: u32) => ops::retain_objects();
+    fn cuGraphAddNode_v3(
+        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut AnyNode,
+    ) => In::new(params.cast_const()).get().map(|asked| memory::add(
+        Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
+    ));
+    fn cuGraphDestroy(graph: u64) => memory::graph_destroyed(graph, || real::cuGraphDestroy(graph));
+    fn cuGraphDestroyNode(node: u64) => memory::destroy_node(node);
+    fn cuGraphClone(out: *mut u64, graph: u64) => memory::copy_of(graph);
+    fn cuGraphAddChildGraphNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, child: u64)
+        => memory::copy_of(child);
+    fn cuGraphNodeGetType(node: u64, kind: *mut u32) => memory::node_type(Out::new(kind), node);
+    fn cuGraphMemAllocNodeGetParams(node: u64, params: *mut AllocNode) => memory::allocation_of(Out::new(params), node);
+    fn cuGraphMemFreeNodeGetParams(node: u64, address: *mut u64) => memory::freed_by(Out::new(address), node);
+    fn cuDeviceGetGraphMemAttribute(device: i32, attribute: u32, value: *mut u64)
+        => memory::attribute(device, attribute, Out::new(value));
     fn cuGraphUpload(exec: u64, stream: u64) ptsz cuGraphUpload_ptsz[stream] => ops::upload(exec, stream);
     fn cuGraphExecDestroy(exec: u64) => ops::destroy(exec, || real::cuGraphExecDestroy(exec));
     fn cuGraphExecUpdate(exec: u64, graph: u64, error_node: *mut u64, result: *mut u32)
@@ -51,7 +88,7 @@ hooks! {
         || real::cuGraphExecKernelNodeSetParams_v2(exec, node, params),
     );
     fn cuGraphExecMemcpyNodeSetParams(exec: u64, node: u64, copy: *const Copy3d, context: u64) => ops::set_node(
-        exec, node, |_| In::new(copy).get()?.describe(),
+        exec, node, |walk| In::new(copy).get()?.describe(walk),
         || real::cuGraphExecMemcpyNodeSetParams(exec, node, copy, context),
     );
     fn cuGraphExecMemsetNodeSetParams(exec: u64, node: u64, params: *const MemsetNode, context: u64) => ops::set_node(

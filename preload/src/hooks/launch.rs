@@ -8,21 +8,21 @@ use std::ffi::c_void;
 
 hooks! {
     area launch;
-    fn cuLaunchKernel(
+    [launch] fn cuLaunchKernel(
         function: u64, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared_bytes: u32, stream: u64,
         params: *mut *mut c_void, extra: *mut *mut c_void,
     ) ptsz cuLaunchKernel_ptsz[stream] => ops::kernel(
         function, Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes }, stream, Arguments::new(params, extra),
     );
-    fn cuLaunchKernelEx(config: *const Config, function: u64, params: *mut *mut c_void, extra: *mut *mut c_void)
+    [launch] fn cuLaunchKernelEx(config: *const Config, function: u64, params: *mut *mut c_void, extra: *mut *mut c_void)
         ptds cuLaunchKernelEx_ptsz[stream]
         => ops::ex(&In::new(config), function, Arguments::new(params, extra), stream);
-    fn cuLaunchCooperativeKernel(
+    [launch] fn cuLaunchCooperativeKernel(
         function: u64, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared_bytes: u32, stream: u64,
         params: *mut *mut c_void,
     ) ptsz cuLaunchCooperativeKernel_ptsz[stream] => ops::cooperative(
         function, Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes }, stream,
         Arguments::new(params, std::ptr::null_mut()),
     );
-    fn cuLaunchCooperativeKernelMultiDevice(list: *mut c_void, devices: u32, flags: u32) => Outcome::Refuse(Reason::OtherDevice);
+    [launch] fn cuLaunchCooperativeKernelMultiDevice(list: *mut c_void, devices: u32, flags: u32) => Outcome::Refuse(Reason::OtherDevice);
 }

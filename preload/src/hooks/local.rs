@@ -1,8 +1,8 @@
 //! Functions that stay with the local driver, which has a real context in this process.
 //!
 //! They either do not depend on device state (versions, device attributes, occupancy, tensor-map encoding), or act on local
-//! twins whose state is true (graphs under construction, handles' own properties), or can only fail here because the objects
-//! they take cannot be created (arrays, textures, external memory). The debugger's data symbols (`cudbg*`) are listed too.
+//! twins whose state is true (graphs under construction, arrays' descriptors, handles' own properties), or can only fail here because the objects
+//! they take cannot be created (external memory). The debugger's data symbols (`cudbg*`) are listed too.
 
 use crate::real::{Slot, c_name};
 
@@ -21,8 +21,8 @@ pub fn addresses() -> impl Iterator<Item = usize> {
 }
 
 local! {
-    cuArray3DGetDescriptor, cuArray3DGetDescriptor_v2, cuArrayDestroy, cuArrayGetDescriptor, cuArrayGetDescriptor_v2,
-    cuArrayGetMemoryRequirements, cuArrayGetPlane, cuArrayGetSparseProperties, cuCheckpointProcessGetRestoreThreadId,
+    cuArray3DGetDescriptor, cuArray3DGetDescriptor_v2, cuArrayGetDescriptor, cuArrayGetDescriptor_v2,
+    cuArrayGetMemoryRequirements, cuArrayGetSparseProperties, cuCheckpointProcessGetRestoreThreadId,
     cuCheckpointProcessGetState, cuCoredumpDeregisterCompleteCallback, cuCoredumpDeregisterStartCallback,
     cuCoredumpGetAttribute, cuCoredumpGetAttributeGlobal, cuCoredumpRegisterCompleteCallback,
     cuCoredumpRegisterStartCallback, cuCoredumpSetAttribute, cuCoredumpSetAttributeGlobal, cuCtxDisablePeerAccess,
@@ -38,11 +38,10 @@ local! {
     cudbgReportedDriverApiErrorNameAddr, cudbgReportedDriverApiErrorNameSize, cudbgReportedDriverApiErrorSource,
     cudbgReportedDriverApiErrorStringAddr, cudbgReportedDriverApiErrorStringSize, cudbgReportedDriverInternalErrorCode,
     cudbgResumeForAttachDetach, cudbgRpcEnabled, cudbgSessionId, cudbgUseExternalDebugger, cuDestroyExternalMemory,
-    cuDestroyExternalSemaphore, cuDeviceCanAccessPeer, cuDeviceComputeCapability, cuDeviceGet,
+    cuDestroyExternalSemaphore, cuDeviceComputeCapability, cuDeviceGet,
     cuDeviceGetByPCIBusId, cuDeviceGetCliqueCount, cuDeviceGetCliqueInfo, cuDeviceGetCount, cuDeviceGetDefaultMemPool,
-    cuDeviceGetDevResource, cuDeviceGetExecAffinitySupport, cuDeviceGetFabricClusterUuid, cuDeviceGetGraphMemAttribute,
-    cuDeviceGetHostAtomicCapabilities, cuDeviceGetLuid, cuDeviceGetMemPool, cuDeviceGetName,
-    cuDeviceGetNvSciSyncAttributes, cuDeviceGetP2PAtomicCapabilities, cuDeviceGetP2PAttribute, cuDeviceGetPCIBusId,
+    cuDeviceGetDevResource, cuDeviceGetExecAffinitySupport, cuDeviceGetFabricClusterUuid,     cuDeviceGetHostAtomicCapabilities, cuDeviceGetLuid, cuDeviceGetMemPool, cuDeviceGetName,
+    cuDeviceGetNvSciSyncAttributes, cuDeviceGetP2PAtomicCapabilities, cuDeviceGetPCIBusId,
     cuDeviceGetProperties, cuDeviceGraphMemTrim, cuDeviceGetTexture1DLinearMaxWidth, cuDeviceGetUuid, cuDeviceGetUuid_v2,
     cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxSetFlags, cuDevicePrimaryCtxSetFlags_v2,
     cuDeviceRegisterAsyncNotification, cuDeviceSetGraphMemAttribute, cuDeviceSetMemPool, cuDeviceTotalMem, cuDeviceTotalMem_v2,
@@ -50,31 +49,30 @@ local! {
     cuDriverGetVersion, cuExternalMemoryGetMappedBuffer, cuExternalMemoryGetMappedMipmappedArray,
     cuFlushGPUDirectRDMAWrites, cuFuncGetAttribute, cuFuncGetModule, cuFuncGetName, cuFuncGetParamCount,
     cuFuncGetParamInfo, cuFuncIsLoaded, cuGetErrorName, cuGetErrorString, cuGetExportTable, cuGLGetDevices,
-    cuGLGetDevices_v2, cuGraphAddChildGraphNode, cuGraphAddDependencies, cuGraphAddDependencies_v2, cuGraphAddEmptyNode,
+    cuGLGetDevices_v2, cuGraphAddDependencies, cuGraphAddDependencies_v2, cuGraphAddEmptyNode,
     cuGraphAddEventRecordNode, cuGraphAddEventWaitNode, cuGraphAddHostNode, cuGraphAddKernelNode,
-    cuGraphAddKernelNode_v2, cuGraphAddMemcpyNode, cuGraphAddMemsetNode, cuGraphAddNode, cuGraphAddNode_v2,
-    cuGraphBatchMemOpNodeGetParams, cuGraphChildGraphNodeGetGraph, cuGraphClone, cuGraphCreate, cuGraphDebugDotPrint,
-    cuGraphDestroy, cuGraphDestroyNode, cuGraphEventRecordNodeGetEvent, cuGraphEventRecordNodeSetEvent,
+    cuGraphAddKernelNode_v2, cuGraphAddMemcpyNode, cuGraphAddMemsetNode, cuGraphAddBatchMemOpNode, cuGraphBatchMemOpNodeGetParams, cuGraphBatchMemOpNodeSetParams, cuGraphChildGraphNodeGetGraph, cuGraphCreate, cuGraphDebugDotPrint,
+    cuGraphEventRecordNodeGetEvent, cuGraphEventRecordNodeSetEvent,
     cuGraphEventWaitNodeGetEvent, cuGraphEventWaitNodeSetEvent, cuGraphExecGetFlags, cuGraphExecGetId,
     cuGraphExternalSemaphoresSignalNodeGetParams, cuGraphExternalSemaphoresWaitNodeGetParams, cuGraphGetEdges,
     cuGraphGetEdges_v2, cuGraphGetId, cuGraphGetNodes, cuGraphGetRootNodes, cuGraphHostNodeGetParams,
     cuGraphHostNodeSetParams, cuGraphKernelNodeCopyAttributes, cuGraphKernelNodeGetAttribute,
     cuGraphKernelNodeGetParams, cuGraphKernelNodeGetParams_v2, cuGraphKernelNodeSetAttribute,
-    cuGraphKernelNodeSetParams, cuGraphKernelNodeSetParams_v2, cuGraphMemAllocNodeGetParams, cuGraphMemcpyNodeGetParams,
-    cuGraphMemcpyNodeSetParams, cuGraphMemFreeNodeGetParams, cuGraphMemsetNodeGetParams, cuGraphMemsetNodeSetParams,
+    cuGraphKernelNodeSetParams, cuGraphKernelNodeSetParams_v2, cuGraphMemcpyNodeGetParams,
+    cuGraphMemcpyNodeSetParams, cuGraphMemsetNodeGetParams, cuGraphMemsetNodeSetParams,
     cuGraphNodeFindInClone, cuGraphNodeGetContainingGraph, cuGraphNodeGetDependencies, cuGraphNodeGetDependencies_v2,
     cuGraphNodeGetDependentNodes, cuGraphNodeGetDependentNodes_v2, cuGraphNodeGetEnabled, cuGraphNodeGetLocalId,
-    cuGraphNodeGetParams, cuGraphNodeGetToolsId, cuGraphNodeGetType, cuGraphNodeSetParams, cuGraphReleaseUserObject,
-    cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2, cuGraphRetainUserObject, cuGreenCtxDestroy,
-    cuGreenCtxGetDevResource, cuGreenCtxGetId, cuIpcCloseMemHandle, cuKernelGetAttribute, cuKernelGetLibrary,
+    cuGraphNodeGetParams, cuGraphNodeGetToolsId, cuGraphNodeSetParams, cuGraphNodeSetParams_v2, cuGraphReleaseUserObject,
+    cuGraphRemoveDependencies, cuGraphRemoveDependencies_v2, cuGreenCtxDestroy,
+    cuGreenCtxGetDevResource, cuGreenCtxGetId, cuKernelGetAttribute, cuKernelGetLibrary,
     cuKernelGetName, cuKernelGetParamCount, cuKernelGetParamInfo, cuLibraryGetKernelCount, cuLinkAddData,
     cuLinkAddData_v2, cuLinkAddFile, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate, cuLinkCreate_v2, cuLinkDestroy,
     cuLogsCurrent, cuLogsDumpToFile, cuLogsDumpToMemory, cuLogsRegisterCallback, cuLogsUnregisterCallback,
     cuMemGetAccess, cuMemGetAllocationGranularity, cuMemGetAttribute, cuMemGetAttribute_v2,
     cuMemGetDefaultMemPool, cuMemGetLocationInfo, cuMemGetMemPool, cuMemPoolDestroy, cuMemPoolGetAccess,
     cuMemPoolSetAccess,
-    cuMemPrefetchBatchAsync, cuMemPrefetchBatchAsync_ptsz, cuMemRangeGetAttribute, cuMemRangeGetAttributes,
-    cuMemSetMemPool, cuMipmappedArrayDestroy, cuMipmappedArrayGetLevel, cuMipmappedArrayGetMemoryRequirements,
+    cuMemRangeGetAttribute, cuMemRangeGetAttributes,
+    cuMemSetMemPool, cuMipmappedArrayGetMemoryRequirements,
     cuMipmappedArrayGetSparseProperties, cuModuleGetFunctionCount, cuModuleGetLoadingMode, cuMulticastGetGranularity,
     cuOccupancyAvailableDynamicSMemPerBlock, cuOccupancyMaxActiveBlocksPerMultiprocessor,
     cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, cuOccupancyMaxActiveClusters,
@@ -82,14 +80,14 @@ local! {
     cuProfilerInitialize, cuProfilerStart, cuProfilerStop, cuStreamGetAttribute, cuStreamGetAttribute_ptsz,
     cuStreamGetCaptureInfo, cuStreamGetCaptureInfo_ptsz, cuStreamGetCaptureInfo_v2, cuStreamGetCaptureInfo_v2_ptsz,
     cuStreamGetCaptureInfo_v3, cuStreamGetCaptureInfo_v3_ptsz, cuStreamGetCtx, cuStreamGetCtx_ptsz, cuStreamGetCtx_v2,
-    cuStreamGetCtx_v2_ptsz, cuStreamGetDevice, cuStreamGetDevice_ptsz, cuStreamGetDevResource, cuStreamGetFlags,
+    cuStreamGetCtx_v2_ptsz, cuStreamGetDevice, cuStreamGetDevice_ptsz, cuStreamGetDevResource, cuStreamGetDevResource_ptsz, cuStreamGetFlags,
     cuStreamGetFlags_ptsz, cuStreamGetId, cuStreamGetId_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz,
     cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamUpdateCaptureDependencies,
     cuStreamUpdateCaptureDependencies_ptsz, cuStreamUpdateCaptureDependencies_v2,
-    cuStreamUpdateCaptureDependencies_v2_ptsz, cuSurfObjectDestroy, cuSurfObjectGetResourceDesc, cuSurfRefGetArray,
+    cuStreamUpdateCaptureDependencies_v2_ptsz, cuSurfRefGetArray,
     cuTensorMapEncodeIm2col, cuTensorMapEncodeIm2colWide, cuTensorMapEncodeTiled, cuTensorMapReplaceAddress,
-    cuTexObjectDestroy, cuTexObjectGetResourceDesc, cuTexObjectGetResourceViewDesc, cuTexObjectGetTextureDesc,
-    cuTexRefDestroy, cuTexRefGetAddress, cuTexRefGetAddress_v2, cuTexRefGetAddressMode, cuTexRefGetArray,
+
+    cuTexRefGetAddress, cuTexRefGetAddressMode, cuTexRefGetArray,
     cuTexRefGetBorderColor, cuTexRefGetFilterMode, cuTexRefGetFlags, cuTexRefGetFormat, cuTexRefGetMaxAnisotropy,
     cuTexRefGetMipmapFilterMode, cuTexRefGetMipmapLevelBias, cuTexRefGetMipmapLevelClamp, cuTexRefGetMipmappedArray,
     cuThreadExchangeStreamCaptureMode, cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuVDPAUGetDevice,

@@ -5,6 +5,7 @@
 //! all arguments in place.
 
 use crate::{
+    dispatch,
     guard::Guard,
     hooks::{Area, Hook, base, unknown},
     outcome::Reason,
@@ -48,11 +49,16 @@ pub extern "C" fn refusal_verdict(row: u32) -> Verdict {
     let answer = |result: CuResult| Verdict { answer: result.0 as usize, target: 0 };
     let hook = HOOKS.get(row as usize);
     let reason = REASONS.get(row as usize).copied().unwrap_or(Reason::UnknownFunction);
-    if let (Some(session), Some(_guard)) = (session::session(), Guard::enter()) {
-        if let Some(hook) = hook {
-            session.count(hook.row, Column::Refused);
+    let is_met = || hook.is_some_and(|hook| dispatch::meets_refusal(reason, hook.slot.name()));
+    if let (Some(session), Some(_guard)) = (session::session(), Guard::enter())
+        && !is_met()
+    {
+        let counters = session.pages().counters();
+        match hook {
+            Some(hook) => session.count(hook.row, Column::Refused),
+            None => unknown::named(row, |index, name| counters.refuse_unknown(index, name)),
         }
-        session.pages().counters().count_reason(reason as usize);
+        counters.count_reason(reason as usize);
         return answer(CuResult::NOT_SUPPORTED);
     }
     let real = hook.map_or_else(|| unknown::real_of(row), |hook| hook.slot.address().map(NonZeroUsize::get));
@@ -69,9 +75,10 @@ refuse! {
         cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync cuGLUnregisterBufferObject
         cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
         cuGraphExecExternalSemaphoresSignalNodeSetParams cuGraphExecExternalSemaphoresWaitNodeSetParams
-        cuGraphExternalSemaphoresSignalNodeSetParams cuGraphExternalSemaphoresWaitNodeSetParams cuGraphicsEGLRegisterImage
-        cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage cuGraphicsMapResources cuGraphicsMapResources_ptsz
-        cuGraphicsResourceGetMappedEglFrame cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
+        cuGraphExternalSemaphoresSignalNodeSetParams cuGraphExternalSemaphoresWaitNodeSetParams
+        cuEventCreateFromEGLSync cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
+        cuGraphicsMapResources cuGraphicsMapResources_ptsz cuGraphicsResourceGetMappedEglFrame
+        cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
         cuGraphicsResourceGetMappedPointer_v2 cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2
         cuGraphicsSubResourceGetMappedArray cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz
         cuGraphicsUnregisterResource cuGraphicsVDPAURegisterOutputSurface cuGraphicsVDPAURegisterVideoSurface
@@ -79,50 +86,37 @@ refuse! {
         cuSignalExternalSemaphoresAsync_ptsz cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuWaitExternalSemaphoresAsync
         cuWaitExternalSemaphoresAsync_ptsz;
     Arrays:
-        cuArray3DCreate cuArray3DCreate_v2 cuArrayCreate cuArrayCreate_v2 cuMemcpyAtoA cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds
-        cuMemcpyAtoD cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyAtoH cuMemcpyAtoHAsync cuMemcpyAtoHAsync_v2
-        cuMemcpyAtoHAsync_v2_ptsz cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyDtoA cuMemcpyDtoA_v2 cuMemcpyDtoA_v2_ptds
-        cuMemcpyHtoA cuMemcpyHtoAAsync cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds
-        cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMipmappedArrayCreate cuModuleGetSurfRef cuModuleGetTexRef
-        cuParamSetTexRef cuSurfObjectCreate cuSurfRefSetArray cuTexObjectCreate cuTexRefCreate cuTexRefSetAddress
-        cuTexRefSetAddress2D cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetAddressMode cuTexRefSetAddress_v2
-        cuTexRefSetArray cuTexRefSetBorderColor cuTexRefSetFilterMode cuTexRefSetFlags cuTexRefSetFormat
-        cuTexRefSetMaxAnisotropy cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
-        cuTexRefSetMipmappedArray;
+        cuMemMapArrayAsync cuMemMapArrayAsync_ptsz;
     Ipc:
-        cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuMemGetHandleForAddressRange
-        cuMemPoolExportPointer cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
+        cuMemGetHandleForAddressRange cuMemPoolExportPointer cuMemPoolExportToShareableHandle
+        cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
     ManagedMemory:
         cuLibraryGetManaged cuLibraryGetUnifiedFunction;
     Batch:
-        cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
-        cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz cuMemDiscardAndPrefetchBatchAsync
-        cuMemDiscardAndPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz
-        cuMemcpy3DBatchAsync_v2 cuMemcpy3DBatchAsync_v2_ptsz cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz
-        cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuStreamBatchMemOp_v2
-        cuStreamBatchMemOp_v2_ptsz;
+
+        cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz;
     GreenContext:
-        cuCtxRecordEvent cuCtxWaitEvent cuGreenCtxCreate cuGreenCtxRecordEvent cuGreenCtxStreamCreate cuGreenCtxWaitEvent;
+        cuCtxRecordEvent cuCtxWaitEvent cuGreenCtxCreate cuGreenCtxRecordEvent cuGreenCtxStreamCreate
+        cuGreenCtxWaitEvent;
     Multicast:
         cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem cuMulticastCreate cuMulticastUnbind;
     UnknownFunction:
-        cuGraphAddNode_v3 cuGraphNodeSetParams_v2 cuLaunchHostFunc_v2 cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr
+        cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr
         cuLogicalEndpointBindMem cuLogicalEndpointCreate cuLogicalEndpointDestroy cuLogicalEndpointExport
         cuLogicalEndpointGetLimits cuLogicalEndpointIdRelease cuLogicalEndpointIdReserve cuLogicalEndpointImport
-        cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMemcpy3DWithAttributesAsync cuMemcpyWithAttributesAsync
-        cuMulticastBindAddr_v2 cuMulticastBindMem_v2 cuStreamBeginCaptureToCig cuStreamBeginRecaptureToGraph
-        cuStreamEndCaptureToCig;
-    Peer:
-        cuCtxEnablePeerAccess;
+        cuLogicalEndpointQuery cuLogicalEndpointUnbind cuMulticastBindAddr_v2 cuMulticastBindMem_v2
+        cuStreamBeginCaptureToCig cuStreamBeginCaptureToCig_ptsz
+        cuStreamEndCaptureToCig cuStreamEndCaptureToCig_ptsz;
     Checkpoint:
         cuCheckpointProcessCheckpoint cuCheckpointProcessLock cuCheckpointProcessRestore cuCheckpointProcessUnlock;
     Legacy:
+        cuArray3DCreate cuArrayCreate cuMemcpyAtoA cuMemcpyAtoD cuMemcpyAtoH cuMemcpyAtoHAsync cuMemcpyDtoA cuMemcpyHtoA
+        cuMemcpyHtoAAsync cuParamSetTexRef cuTexRefSetAddress cuTexRefSetAddress2D cuTexRefSetAddress2D_v2
         cuFuncSetBlockShape cuFuncSetSharedSize cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetf cuParamSeti
-        cuParamSetSize cuParamSetv cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync cuMemcpy2DUnaligned
-        cuMemcpy3D cuMemcpy3DAsync cuMemcpyDtoD cuMemcpyDtoDAsync cuMemcpyDtoH cuMemcpyDtoHAsync cuMemcpyHtoD
-        cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer cuMemsetD16 cuMemsetD2D16
-        cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;
+        cuParamSetSize cuParamSetv cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync
+        cuMemcpy2DUnaligned cuMemcpy3D cuMemcpy3DAsync cuMemcpyDtoD cuMemcpyDtoDAsync cuMemcpyDtoH cuMemcpyDtoHAsync
+        cuMemcpyHtoD cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer
+        cuMemsetD16 cuMemsetD2D16 cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;
     GraphOperation:
-        cuGraphAddMemAllocNode cuGraphAddMemFreeNode
         cuGraphConditionalHandleCreate;
 }

@@ -2,8 +2,9 @@
 
 use super::hooks;
 use crate::edge::{In, Out};
-use crate::ops::stream::{self as ops, Access::{Wait, Write}};
+use crate::ops::stream as ops;
 use crate::outcome::{Outcome, Reason};
+use lightos_protocol::record::MemOpKind::{WaitValue32, WaitValue64, WriteValue32, WriteValue64};
 
 hooks! {
     area stream;
@@ -26,19 +27,23 @@ hooks! {
     /// Of a green context, and none can be created: the local driver says so.
     fn cuStreamGetGreenCtx(stream: u64, context: *mut u64) => Outcome::PassThrough(Reason::LocalQuery);
     fn cuStreamWaitValue32(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWaitValue32_ptsz[stream]
-        => ops::value32(Wait, stream, address, value, flags);
+        => ops::value(WaitValue32, stream, address, value.into(), flags);
     fn cuStreamWaitValue32_v2(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWaitValue32_v2_ptsz[stream]
-        => ops::value32(Wait, stream, address, value, flags);
+        => ops::value(WaitValue32, stream, address, value.into(), flags);
     fn cuStreamWaitValue64(stream: u64, address: u64, value: u64, flags: u32) ptsz cuStreamWaitValue64_ptsz[stream]
-        => ops::value64(Wait, stream, address, value, flags);
+        => ops::value(WaitValue64, stream, address, value, flags);
     fn cuStreamWaitValue64_v2(stream: u64, address: u64, value: u64, flags: u32) ptsz cuStreamWaitValue64_v2_ptsz[stream]
-        => ops::value64(Wait, stream, address, value, flags);
+        => ops::value(WaitValue64, stream, address, value, flags);
     fn cuStreamWriteValue32(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWriteValue32_ptsz[stream]
-        => ops::value32(Write, stream, address, value, flags);
+        => ops::value(WriteValue32, stream, address, value.into(), flags);
     fn cuStreamWriteValue32_v2(stream: u64, address: u64, value: u32, flags: u32) ptsz cuStreamWriteValue32_v2_ptsz[stream]
-        => ops::value32(Write, stream, address, value, flags);
+        => ops::value(WriteValue32, stream, address, value.into(), flags);
     fn cuStreamWriteValue64(stream: u64, address: u64, value: u64, flags: u32) ptsz cuStreamWriteValue64_ptsz[stream]
-        => ops::value64(Write, stream, address, value, flags);
+        => ops::value(WriteValue64, stream, address, value, flags);
     fn cuStreamWriteValue64_v2(stream: u64, address: u64, value: u64, flags: u32) ptsz cuStreamWriteValue64_v2_ptsz[stream]
-        => ops::value64(Write, stream, address, value, flags);
+        => ops::value(WriteValue64, stream, address, value, flags);
+    fn cuStreamBatchMemOp(stream: u64, count: u32, list: *const ops::MemOp, flags: u32) ptsz cuStreamBatchMemOp_ptsz[stream]
+        => ops::batch_values(stream, count, &In::new(list), flags);
+    fn cuStreamBatchMemOp_v2(stream: u64, count: u32, list: *const ops::MemOp, flags: u32) ptsz cuStreamBatchMemOp_v2_ptsz[stream]
+        => ops::batch_values(stream, count, &In::new(list), flags);
 }

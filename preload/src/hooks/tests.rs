@@ -3,11 +3,14 @@
 use super::{Class, NAMES, TABLE, all, classify, local};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What driver 580 (CUDA 13.0) exports, and what later headers add.
+/// What driver 580 (CUDA 13.0) exports, what later headers add, and what the bindings of CUDA 12.4 to 13.3 look up
+/// (tests/fixtures/exports/README.md).
 fn exports() -> BTreeSet<&'static str> {
     let driver = include_str!("../../../tests/fixtures/exports/libcuda-580.159.txt");
     let newer = include_str!("../../../tests/fixtures/exports/libcuda-13.3-newer.txt");
-    driver.split_whitespace().chain(newer.split_whitespace()).collect()
+    let declared = include_str!("../../../tests/fixtures/exports/declared.txt");
+    let declared = declared.lines().filter_map(|line| line.split_whitespace().next());
+    driver.split_whitespace().chain(newer.split_whitespace()).chain(declared).collect()
 }
 
 /// Every classified name with the number of places that claim it.

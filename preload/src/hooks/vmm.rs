@@ -20,14 +20,10 @@ hooks! {
     fn cuMemSetAccess(address: u64, bytes: usize, descriptors: *const AccessDesc, count: usize)
         => vmm::set_access(address, bytes, In::new(descriptors), count);
     fn cuMemUnmap(address: u64, bytes: usize) => vmm::unmap(address, bytes);
-    fn cuMemExportToShareableHandle(out: *mut c_void, handle: u64, kind: u32, flags: u64) => {
-        let _ = (out, kind, flags);
-        vmm::export(handle)
-    };
-    fn cuMemImportFromShareableHandle(out: *mut u64, os_handle: *mut c_void, kind: u32) => {
-        let _ = (out, os_handle, kind);
-        crate::outcome::Outcome::Refuse(crate::outcome::Reason::VmmKind)
-    };
+    fn cuMemExportToShareableHandle(out: *mut c_void, handle: u64, kind: u32, flags: u64)
+        => vmm::export(Out::new(out), handle, kind, flags);
+    fn cuMemImportFromShareableHandle(out: *mut u64, os_handle: *mut c_void, kind: u32)
+        => vmm::import(Out::new(out), os_handle, kind);
     fn cuMemGetAllocationPropertiesFromHandle(out: *mut Properties, handle: u64)
         => vmm::properties(Out::new(out), handle);
 }

@@ -6,11 +6,14 @@
 //! | small pageable source | the bytes travel in the record |
 //! | larger pageable source or destination | through staging chunks in shared pinned memory ([`staging`]), several under way at once |
 //! | both ends pageable | the processor, after the stream's work |
+//! | registered memory that is not shared | through a stand-in that is ([`staged`]) |
 //!
 //! When a call returns follows the driver: a pageable source has been read, a pageable destination written, a synchronous copy
 //! that involves the host is done. Copies from device to device never wait.
 
+pub mod boxes;
 pub mod pitched;
+pub mod staged;
 mod staging;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::record::{CopyKind, Memcpy, MemcpyInline};
 
-use super::host::is_registered;
+use super::host::registration;
 use super::memory::{LIVE, sidecar};
 use super::{capture, context, stream};
 use crate::alloc::live::Kind;
@@ -34,10 +37,21 @@ const INLINE_MAX_BYTES: u64 = 32 << 10;
 pub enum Place {
     /// Device memory, globals included.
     Device,
+    /// Memory of the host in a mapping of the program's own, which the executor has in the device arena.
+    Mapped,
     /// Host memory that the executor maps too.
     Pinned,
     /// The program's own memory.
     Pageable,
+    /// The program's own memory, registered.
+    Staged,
+}
+
+impl Place {
+    /// Whether the executor takes addresses there for its device's.
+    pub fn is_in_device_arena(self) -> bool {
+        matches!(self, Self::Device | Self::Mapped)
+    }
 }
 
 /// What the function says that an argument is.
@@ -67,12 +81,17 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
     if role == Role::Host && region == Region::ClientHost {
         return match address {
             0 => Err(CuResult::INVALID_VALUE),
-            _ if is_registered(address, bytes) => Ok(Place::Pinned),
-            _ => Ok(Place::Pageable),
+            _ => Ok(match registration(address, bytes) {
+                Some(Kind::Registered { .. }) => Place::Pinned,
+                Some(_) => Place::Staged,
+                None => Place::Pageable,
+            }),
         };
     }
     match LIVE.covering(address, bytes).map(|allocation| allocation.kind) {
         Some(Kind::Managed | Kind::Host { .. } | Kind::Registered { .. }) => Ok(Place::Pinned),
+        Some(Kind::Staged { .. }) => Ok(Place::Staged),
+        Some(Kind::Mapping { host: true, .. }) => Ok(Place::Mapped),
         Some(_) if role != Role::Host => Ok(Place::Device),
         None if region == Region::ClientHost && role == Role::Unified && address != 0 => {
             // The start of a global, too short for the copy, is not host memory.
@@ -85,7 +104,7 @@ pub fn place(address: u64, bytes: u64, role: Role) -> Result<Place, CuResult> {
 
 /// The kind of a copy whose ends the executor can reach.
 pub fn kind(dst: Place, src: Place) -> CopyKind {
-    match (dst == Place::Device, src == Place::Device) {
+    match (dst.is_in_device_arena(), src.is_in_device_arena()) {
         (true, true) => CopyKind::DeviceToDevice,
         (true, false) => CopyKind::HostToDevice,
         (false, true) => CopyKind::DeviceToHost,
@@ -154,6 +173,14 @@ pub fn transfer(
     wait: Wait,
 ) -> Result<(), CuResult> {
     let session = sidecar()?;
+    let (mut dst, mut src) = (dst, src);
+    if dst.1 == Place::Staged || src.1 == Place::Staged {
+        let pageable = dst.1 == Place::Pageable || src.1 == Place::Pageable;
+        if wait == Wait::No && !pageable {
+            return staged::copy((dst.0, bytes, dst.1), (src.0, bytes, src.1), (bytes, 1), stream);
+        }
+        (dst.1, src.1) = staged::settle(dst, src.1, stream)?;
+    }
     count(session, dst.1, src.1, bytes);
     match (dst.1, src.1) {
         (Place::Pageable, Place::Pageable) => {
@@ -200,6 +227,8 @@ mod tests {
         LIVE.insert(device, 4096, Kind::Device);
         LIVE.insert(pinned, 4096, Kind::Host { flags: 0 });
         LIVE.insert(0x1234_0000, 64, Kind::Global { module: 1 });
+        let mapped = device + (1 << 30);
+        LIVE.insert(mapped, 4096, Kind::Mapping { allocation: 1, host: true });
         let invalid = Err(CuResult::INVALID_VALUE);
 
         assert_eq!(place(device, 4096, Role::Device), Ok(Place::Device));
@@ -218,7 +247,15 @@ mod tests {
         assert_eq!(place(0x1234_0000, 64, Role::Device), Ok(Place::Device));
         assert_eq!(place(0x1234_0000, 65, Role::Unified), invalid);
 
-        LIVE.remove_all(|known| [device, pinned, 0x1234_0000].contains(&known.base));
+        assert_eq!(
+            place(mapped, 4096, Role::Host),
+            Ok(Place::Mapped),
+            "the processor's as well as the device's"
+        );
+        assert_eq!(place(mapped, 4096, Role::Device), Ok(Place::Mapped));
+        assert_eq!(kind(Place::Mapped, Place::Pageable), CopyKind::HostToDevice, "an address of the arena");
+
+        let _ = LIVE.remove_all(|known| [device, pinned, mapped, 0x1234_0000].contains(&known.base));
         assert_eq!(place(device, 1, Role::Device), invalid, "freed");
     }
 }

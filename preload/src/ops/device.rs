@@ -24,7 +24,6 @@ mod absent {
     pub const POOL_HANDLE_TYPES: u32 = 119;
     /// `DMA_BUF_SUPPORTED`: cuMemGetHandleForAddressRange is refused.
     pub const DMA_BUF: u32 = 124;
-    pub const IPC_EVENT: u32 = 125;
     /// `HANDLE_TYPE_FABRIC_SUPPORTED`: memory reaches this process by a file descriptor, and is exported as one.
     pub const FABRIC: u32 = 128;
     /// `UNIFIED_FUNCTION_POINTERS`: those of the executor mean nothing here.
@@ -33,12 +32,10 @@ mod absent {
     /// `MEM_DECOMPRESS_ALGORITHM_MASK` and `_MAXIMUM_LENGTH`.
     pub const DECOMPRESS_ALGORITHMS: u32 = 136;
     pub const DECOMPRESS_LENGTH: u32 = 137;
-    /// `HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED` and kin: memory of the host that the driver alone would hand out.
-    pub const HOST_NUMA_VMM: u32 = 141;
+    /// `HOST_NUMA_MEMORY_POOLS_SUPPORTED` and kin: memory of the host that the driver alone would hand out.
     pub const HOST_NUMA_POOLS: u32 = 142;
     pub const HOST_NUMA_IPC: u32 = 143;
     pub const HOST_POOLS: u32 = 144;
-    pub const HOST_VMM: u32 = 145;
 }
 
 /// Whether LightOS does not carry what the attribute promises.
@@ -53,17 +50,14 @@ fn is_absent(attribute: u32) -> bool {
             | TIMELINE_SEMAPHORE_INTEROP
             | POOL_HANDLE_TYPES
             | DMA_BUF
-            | IPC_EVENT
             | FABRIC
             | UNIFIED_FUNCTION_POINTERS
             | MULTICAST
             | DECOMPRESS_ALGORITHMS
             | DECOMPRESS_LENGTH
-            | HOST_NUMA_VMM
             | HOST_NUMA_POOLS
             | HOST_NUMA_IPC
             | HOST_POOLS
-            | HOST_VMM
     )
 }
 

@@ -1,9 +1,15 @@
 //! Events: a place in a stream's timeline, which the program queries and waits for without asking; only times come from the
 //! executor's event.
 //!
+//! An event that processes share has no such place: another process may record it at any time, so each question goes to the executor's
+//! driver, and every call about it returns when that driver has seen it. Otherwise a record could come after a wait in another
+//! process that was told of it.
+//!
 //! Invariant: an event's state names a value that was pushed to the stream's timeline word after everything the record covers.
 
 use super::capture::{self, captures};
+use super::ipc::Handle;
+use super::memory::sidecar;
 use super::{context, stream};
 use crate::edge::Out;
 use crate::handles::Handles;
@@ -12,7 +18,7 @@ use crate::real;
 use crate::result::CuResult;
 use crate::session::{Session, session};
 use lightos_protocol::record::{EventRecord, Op, StreamWaitEvent};
-use lightos_protocol::request::{Reply, Request, StreamRequest};
+use lightos_protocol::request::{IpcRequest, Reply, Request, StreamRequest};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -24,16 +30,25 @@ pub struct Event {
     state: AtomicU64,
     /// Whether the latest record belongs to a stream capture.
     captured: AtomicBool,
+    /// The `CUcontext` with whose end it ends.
+    context: AtomicU64,
+    /// Whether other processes may record it.
+    shared: AtomicBool,
 }
 
 /// Never recorded: complete, as native has it.
 const NEVER: u64 = 0;
 /// Found complete. Timeline values wrap around, so a record must not be compared with the word for ever. (Slot 0 belongs to nobody.)
 const DONE: u64 = 1;
-/// Recorded by a graph: the executor knows.
+/// Recorded by a graph, or shared: the executor knows.
 const ASK: u64 = u64::MAX;
 /// Pause between questions to the executor.
 const ASK_AGAIN: Duration = Duration::from_micros(50);
+
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: u32 = 2;
+/// `CU_EVENT_INTERPROCESS`.
+const INTERPROCESS: u32 = 4;
 
 static EVENTS: Handles<Event> = Handles::new();
 /// Events that are gone, to be used again for others: their fields can change under a program that uses a destroyed handle.
@@ -46,6 +61,10 @@ impl Event {
     /// Whether the local driver has the event's latest record, even after that capture has ended.
     fn is_captured(&self) -> bool {
         self.captured.load(Relaxed)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.load(Relaxed)
     }
 
     /// The next record is a graph's.
@@ -79,6 +98,7 @@ impl Event {
 
     fn wait(&self, handle: u64, session: &Session) -> Result<(), CuResult> {
         match self.state.load(Relaxed) {
+            _ if self.is_shared() => wait_for_shared(handle, session),
             NEVER | DONE => Ok(()),
             ASK => {
                 while !self.is_complete(handle, session)? {
@@ -95,6 +115,17 @@ impl Event {
     }
 }
 
+/// Waits for the record that is the event's latest now, whichever process made it: what is recorded meanwhile must not prolong the wait.
+fn wait_for_shared(event: u64, session: &Session) -> Result<(), CuResult> {
+    let slot = session.slots().allocate().ok_or(CuResult::OUT_OF_MEMORY)?;
+    let value = session.slots().next_value(slot);
+    // Without an answer nobody knows whether the word will be written, and it stays taken.
+    session.call(&Request::Ipc(IpcRequest::EventAwait { event, slot, value }))?;
+    session.wait(slot, value)?;
+    session.slots().release(slot);
+    Ok(())
+}
+
 /// What is known about an event.
 pub fn find(event: u64) -> Option<&'static Event> {
     EVENTS.get(event)
@@ -108,17 +139,57 @@ pub fn create(out: Out<u64>, flags: u32, local: impl FnOnce(*mut u64) -> CuResul
         let mut event = 0;
         local(&mut event).ok()?;
         session.cast(&Request::Stream(StreamRequest::EventCreate { event, flags }))?;
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let known = spare.unwrap_or_else(|| {
-            Box::leak(Box::new(Event { state: AtomicU64::new(NEVER), captured: AtomicBool::new(false) }))
-        });
-        known.state.store(NEVER, Relaxed);
-        known.captured.store(false, Relaxed);
-        EVENTS.insert(event, known);
+        enter(event, flags & INTERPROCESS != 0);
         out.put(event);
         Ok(())
     };
     run().into()
+}
+
+/// Makes an event known.
+fn enter(event: u64, shared: bool) {
+    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let known = spare.unwrap_or_else(|| {
+        Box::leak(Box::new(Event {
+            state: AtomicU64::new(NEVER),
+            captured: AtomicBool::new(false),
+            context: AtomicU64::new(0),
+            shared: AtomicBool::new(false),
+        }))
+    });
+    known.state.store(if shared { ASK } else { NEVER }, Relaxed);
+    known.captured.store(false, Relaxed);
+    known.context.store(context::current(), Relaxed);
+    known.shared.store(shared, Relaxed);
+    EVENTS.insert(event, known);
+}
+
+/// cuIpcGetEventHandle: the handle is the driver's of the executor, good for any process.
+pub fn ipc_handle(out: Out<Handle>, event: u64) -> Result<Outcome, CuResult> {
+    // Of an event that was not made to be shared, the local driver gives no handle either.
+    if !find(event).is_some_and(Event::is_shared) {
+        return Ok(UNKNOWN);
+    }
+    let out = out.required()?;
+    out.put(Handle::of(sidecar()?.call(&Request::Ipc(IpcRequest::EventHandle { event }))?)?);
+    Ok(Outcome::Done)
+}
+
+/// cuIpcOpenEventHandle: the executor opens it. The local twin is an event without records, which is all that captures ask of it.
+pub fn ipc_open(out: Out<u64>, handle: Handle) -> Result<(), CuResult> {
+    let session = sidecar()?;
+    let out = out.required()?;
+    let mut event = 0;
+    // SAFETY: a valid out-parameter.
+    unsafe { real::cuEventCreate(&mut event, DISABLE_TIMING) }.ok()?;
+    let request = IpcRequest::EventOpen { event, handle: handle.0.to_vec() };
+    session.call(&Request::Ipc(request)).inspect_err(|_| {
+        // SAFETY: made just now, and nobody else knows it.
+        let _ = unsafe { real::cuEventDestroy_v2(event) };
+    })?;
+    enter(event, true);
+    out.put(event);
+    Ok(())
 }
 
 /// cuEventDestroy.
@@ -129,6 +200,14 @@ pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let sent = session.send_op(Op::EventDestroy, event);
     SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
     local().ok().and(sent).into()
+}
+
+/// The events of a context that has ended.
+pub fn end_of_context(session: &Session, context: u64) {
+    for (handle, event) in EVENTS.remove_where(|event| event.context.load(Relaxed) == context) {
+        let _ = session.send_op(Op::EventDestroy, handle);
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
 }
 
 /// cuEventRecord and cuEventRecordWithFlags.
@@ -151,6 +230,15 @@ pub fn record(event: u64, stream: u64, flags: u32, local: impl FnOnce() -> CuRes
             local().ok()?;
         }
         let stream = stream::find(stream)?;
+        if known.is_shared() {
+            let record = EventRecord { event, stream: stream.wire(), flags, slot: 0, value: 0, pad: 0 };
+            session.ask(&record, &[])?;
+            stream.touch();
+            if known.captured.swap(false, Relaxed) {
+                record_locally(event);
+            }
+            return Ok(());
+        }
         let (slot, value) = stream.mark(session, |slot, value| {
             session.send(&EventRecord { event, stream: stream.wire(), flags, slot, value, pad: 0 }, &[])
         })?;
@@ -267,7 +355,12 @@ pub fn wait(stream: u64, event: u64, flags: u32, local: impl FnOnce() -> CuResul
             local().ok()?;
         }
         let stream = stream::find(stream)?;
-        session.send(&StreamWaitEvent { stream: stream.wire(), event, flags, pad: 0 }, &[])?;
+        let record = StreamWaitEvent { stream: stream.wire(), event, flags, pad: 0 };
+        if known.is_shared() {
+            session.ask(&record, &[])?;
+        } else {
+            session.send(&record, &[])?;
+        }
         stream.touch();
         Ok(())
     };

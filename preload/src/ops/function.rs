@@ -254,7 +254,14 @@ impl Function {
 /// An image goes, with everything in it.
 pub fn forget(image: Image) {
     origins().retain(|_, origin| origin.image != image);
-    FUNCTIONS.remove_where(|function| function.image == image);
+    let _ = FUNCTIONS.remove_where(|function| function.image == image);
+}
+
+/// Libraries belong to no context, but the `CUfunction`s of their kernels do. With `kernels` their kernels are announced again at their next use:
+/// the executor has loaded the library anew.
+pub fn forget_of_libraries(kernels: bool) {
+    origins().retain(|handle, origin| !origin.image.is_library || origin.kernel == Some(*handle));
+    let _ = FUNCTIONS.remove_where(|function| function.image.is_library && (kernels || !function.is_kernel));
 }
 
 /// Runs a look-up locally and remembers where the handle that it returns comes from.

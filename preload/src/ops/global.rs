@@ -49,7 +49,7 @@ pub fn get(
 
 /// The module or library is unloaded.
 pub fn forget(module: u64) {
-    LIVE.remove_all(|known| known.kind == Kind::Global { module });
+    let _ = LIVE.remove_all(|known| known.kind == Kind::Global { module });
     claims().release(module);
 }
 

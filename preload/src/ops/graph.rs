@@ -5,7 +5,9 @@
 //! Invariant: an executable graph in [`EXECS`] exists on both sides with the same content: an update is applied locally first, and
 //! forwarded when native accepts it.
 
+pub mod memory;
 mod node;
+mod pageable;
 mod walk;
 
 use super::capture::{self, captures};
@@ -17,12 +19,13 @@ use crate::result::CuResult;
 use crate::session::{Session, session};
 use lightos_protocol::record::GraphLaunch;
 use lightos_protocol::request::{GraphNode, GraphRequest, NodePlace, Request};
+use pageable::Staged;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use walk::Walk;
 
-pub use node::{Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
+pub use node::{BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 
 /// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`.
 const AUTO_FREE: u64 = 1;
@@ -61,16 +64,27 @@ struct Exec {
     state: Mutex<State>,
     /// Whether a launch records events.
     records: AtomicBool,
+    /// Whether a launch allocates or frees memory.
+    has_memory: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     /// Where the nodes of the graph it was made from are in the description.
     places: FxHashMap<u64, NodePlace>,
     /// Events that a launch records.
     events: Vec<u64>,
     /// Numbers of its host functions.
     callbacks: Vec<u64>,
+    /// What copies with pageable memory need.
+    staged: FxHashMap<NodePlace, Staged>,
+    /// The same, of graphs that replaced a child graph.
+    staged_inside: Vec<Staged>,
+    /// Memory that a launch allocates, and memory that it frees, by address.
+    allocates: Vec<u64>,
+    frees: Vec<u64>,
+    /// Whether a launch frees what the one before has allocated.
+    frees_itself: bool,
 }
 
 impl Exec {
@@ -118,22 +132,29 @@ pub fn instantiate(
         let mut exec = 0;
         // The local driver first: it judges the graph. What it accepts is described, or refused.
         local(&mut exec).ok()?;
-        let described = Walk::graph(graph).and_then(|mut walk| {
-            let graphs = std::mem::take(&mut walk.graphs);
-            call(session, GraphRequest::Instantiate { exec, flags, graphs })?;
-            Ok(walk)
-        });
+        let mut of_memory = State::default();
+        let claimed = memory::claim(graph, exec, flags & AUTO_FREE != 0, &mut of_memory);
+        let described =
+            claimed.map_err(Obstacle::from).and_then(|()| Walk::graph(graph)).and_then(|mut walk| {
+                let graphs = std::mem::take(&mut walk.graphs);
+                call(session, GraphRequest::Instantiate { exec, flags, graphs })?;
+                Ok(walk)
+            });
         let mut walk = match described {
             Ok(walk) => walk,
             Err(obstacle) => {
+                memory::exec_gone(exec);
                 destroy(exec);
                 return Err(obstacle);
             }
         };
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let known = spare.unwrap_or_else(|| Box::leak(Box::default()));
-        *known.state() = State { places: std::mem::take(&mut walk.places), ..State::default() };
+        let has_memory = !of_memory.allocates.is_empty() || !of_memory.frees.is_empty();
+        known.has_memory.store(has_memory, Relaxed);
+        *known.state() = State { places: std::mem::take(&mut walk.places), ..of_memory };
         known.absorb(&mut walk);
+        known.state().staged = std::mem::take(&mut walk.staged);
         EXECS.insert(exec, known);
         out.put(exec);
         Ok(())
@@ -151,6 +172,9 @@ pub fn launch(exec: u64, stream: u64) -> Outcome {
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         context::check()?;
         let stream = stream::find(stream)?;
+        if known.has_memory.load(Relaxed) {
+            memory::launch(&known.state())?;
+        }
         session.send(&GraphLaunch { exec, stream: stream.wire() }, &[])?;
         stream.touch();
         if known.records.load(Relaxed) {
@@ -175,6 +199,15 @@ pub fn upload(exec: u64, stream: u64) -> Outcome {
     }
 }
 
+/// Set once a graph of this process keeps user objects.
+static KEEPS_OBJECTS: AtomicBool = AtomicBool::new(false);
+
+/// cuGraphRetainUserObject: the local driver keeps the objects, and lets them go with the last graph that has them.
+pub fn retain_objects() -> Outcome {
+    KEEPS_OBJECTS.store(true, Relaxed);
+    Outcome::PassThrough(Reason::LocalQuery)
+}
+
 /// cuGraphExecDestroy. Launches under way finish.
 pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let (Some(session), Some(known)) = (session(), EXECS.get(exec)) else { return UNKNOWN };
@@ -182,13 +215,27 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
     let state = std::mem::take(&mut *known.state());
-    if !state.callbacks.is_empty() {
-        // A launch under way may still call them. Native lets it, and graphs with host functions are rare.
+    if known.has_memory.swap(false, Relaxed) {
+        memory::exec_gone(exec);
+    }
+    let is_staged = !state.staged.is_empty() || !state.staged_inside.is_empty();
+    if is_staged || !state.callbacks.is_empty() || KEEPS_OBJECTS.load(Relaxed) {
+        // A launch under way may still call the host functions, and use what the user objects own: natively both outlive it, and graphs that have
+        // either are rare. The local driver, where nothing runs, would let the objects go at once.
         let _ = stream::synchronize_context();
         hostfn::forget(&state.callbacks);
     }
     SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
     local().ok().and(sent).into()
+}
+
+/// The primary context has ended: no executable graph can run any more. The local handles stay until the program destroys them.
+pub fn end_of_context(session: &Session) {
+    for (exec, known) in EXECS.remove_where(|_| true) {
+        let _ = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
+        hostfn::forget(&std::mem::take(&mut *known.state()).callbacks);
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    }
 }
 
 /// cuGraphExecUpdate: the parameters of another graph of the same topology.
@@ -200,8 +247,13 @@ pub fn update(exec: u64, graph: u64, local: impl FnOnce() -> CuResult) -> Outcom
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         call(session, GraphRequest::Update { exec, graphs })?;
-        known.state().events.clear();
+        let before = {
+            let mut state = known.state();
+            state.events.clear();
+            std::mem::replace(&mut state.staged, std::mem::take(&mut walk.staged))
+        };
         known.absorb(&mut walk);
+        retire(before.into_values());
         Ok(())
     };
     outcome(run())
@@ -220,6 +272,15 @@ pub fn set_node(
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         let mut walk = Walk::default();
         let node = describe(&mut walk)?;
+        let staged = walk.pending.take();
+        if matches!(node, GraphNode::Memcpy(_)) || staged.is_some() {
+            // The executor's node is what the first parameters made of it.
+            let was_staged = known.state().staged.contains_key(&place);
+            if was_staged != staged.is_some() {
+                return Err(Obstacle::Refused(Reason::PageableInGraph));
+            }
+        }
+        walk.finish()?;
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         let request = match node {
@@ -229,9 +290,22 @@ pub fn set_node(
         // Not waited for: the local driver has judged the same change of the same graph, and XLA makes some before every launch.
         session.cast(&Request::Graph(request))?;
         known.absorb(&mut walk);
+        known.state().staged_inside.extend(walk.staged.drain().map(|(_, staged)| staged));
+        if let Some(staged) = staged {
+            let before = known.state().staged.insert(place, staged);
+            retire(before);
+        }
         Ok(())
     };
     outcome(run())
+}
+
+/// Ends what launches under way may still use.
+fn retire(staged: impl IntoIterator<Item = Staged>) {
+    let staged: Vec<Staged> = staged.into_iter().collect();
+    if !staged.is_empty() {
+        let _ = stream::synchronize_context();
+    }
 }
 
 /// cuGraphExecChildGraphNodeSetParams.

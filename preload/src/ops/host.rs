@@ -3,7 +3,7 @@
 //! Small requests share blocks, as device allocations share slabs ([`crate::alloc::heap`] serves both). Registration with the local driver
 //! makes pointer attributes true; registration in the executor lets its device copy and lets kernels read and write.
 
-mod register;
+pub mod register;
 
 use std::ffi::c_void;
 use std::fs;
@@ -20,11 +20,11 @@ use super::{capture, context, stream};
 use crate::alloc::heap::{Backing, Heap};
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::Out;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
 
-pub use register::{is_registered, register, unregister};
+pub use register::{READ_ONLY as REGISTER_READ_ONLY, register, registration, unregister};
 
 /// `CU_MEMHOSTREGISTER_PORTABLE` | `CU_MEMHOSTREGISTER_DEVICEMAP`.
 const REGISTER_FLAGS: u32 = 3;
@@ -119,14 +119,29 @@ fn pointer(address: u64) -> *mut c_void {
     std::ptr::with_exposed_provenance_mut(address as usize)
 }
 
-/// Pinned memory for our own use (staging). It stays until the process ends.
+/// Pinned memory for our own use, until [`release`] or the end of the process.
 pub fn obtain(bytes: u64) -> Result<u64, CuResult> {
     with_heap(|heap| heap.allocate(bytes))
 }
 
+/// Gives back what [`obtain`] gave.
+pub fn relinquish(address: u64, bytes: u64) {
+    // Without a heap there is no session and nothing to give back to.
+    let _ = with_heap(|heap| {
+        heap.free(address, bytes);
+        Ok(())
+    });
+}
+
 /// Whether `address` is pinned memory that both sides share.
 pub fn shared(address: u64) -> bool {
-    LIVE.find(address).is_some_and(|allocation| !allocation.kind.is_device())
+    let shared = |kind: Kind| !kind.is_device() && !matches!(kind, Kind::Staged { .. });
+    LIVE.find(address).is_some_and(|allocation| shared(allocation.kind))
+}
+
+/// Whether `address` is registered memory that only this process has.
+pub fn staged(address: u64) -> bool {
+    LIVE.find(address).is_some_and(|allocation| matches!(allocation.kind, Kind::Staged { .. }))
 }
 
 /// cuMemAllocHost and cuMemHostAlloc. Write-combined memory is ordinary here: it is a hint.
@@ -143,7 +158,7 @@ pub fn allocate(out: Out<*mut c_void>, bytes: usize, flags: u32) -> Result<(), C
     }
     sidecar()?.sticky().map_or(Ok(()), Err)?;
     let address = obtain(bytes as u64)?;
-    LIVE.insert(address, bytes as u64, Kind::Host { flags });
+    LIVE.insert_in(address, bytes as u64, Kind::Host { flags }, context::current());
     out.put(pointer(address));
     Ok(())
 }
@@ -162,15 +177,24 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
 
 /// Ends an allocation of pinned memory that has left the table and that the device no longer uses.
 pub fn give_back(allocation: Allocation) -> Result<(), CuResult> {
-    with_heap(|heap| {
-        heap.free(allocation.base, allocation.bytes);
+    release(allocation.base, allocation.bytes);
+    Ok(())
+}
+
+/// Ends what [`obtain`] began. Without a heap (the session is over) there is nothing to give back to.
+pub fn release(address: u64, bytes: u64) {
+    let _ = with_heap(|heap| {
+        heap.free(address, bytes);
         Ok(())
-    })
+    });
 }
 
 /// cuMemHostGetDevicePointer: the device sees shared memory at its host address.
 pub fn device_pointer(out: Out<u64>, address: u64, flags: u32) -> Result<Outcome, CuResult> {
     context::check()?;
+    if staged(address) {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
     if !shared(address) {
         return foreign(address);
     }
@@ -185,7 +209,7 @@ pub fn device_pointer(out: Out<u64>, address: u64, flags: u32) -> Result<Outcome
 /// cuMemHostGetFlags: as given to cuMemHostAlloc.
 pub fn flags(out: Out<u32>, address: u64) -> Result<Outcome, CuResult> {
     let Some(allocation) = LIVE.find(address) else { return foreign(address) };
-    let (Kind::Host { flags } | Kind::Registered { flags }) = allocation.kind else {
+    let (Kind::Host { flags } | Kind::Registered { flags } | Kind::Staged { flags }) = allocation.kind else {
         return Err(CuResult::INVALID_VALUE);
     };
     out.required()?.put(flags);

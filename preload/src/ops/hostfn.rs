@@ -5,6 +5,7 @@
 //! and the stream goes on. The thread takes none of the program's signals.
 
 use super::capture::{self, captures};
+use super::copy::staged::Move;
 use super::{context, stream};
 use crate::outcome::Outcome;
 use crate::result::CuResult;
@@ -39,6 +40,8 @@ pub struct Callback {
 enum Function {
     Host(HostFn),
     Stream(StreamCallback, u64),
+    /// A part of a copy, see [`super::copy::staged`].
+    Move(Move),
 }
 
 /// The program's argument, passed back to it untouched.
@@ -87,6 +90,25 @@ pub unsafe fn launch(stream: u64, function: Option<HostFn>, data: *mut c_void) -
     submit(stream, Function::Host(function), data, HostFuncKind::Launch)
 }
 
+/// cuLaunchHostFunc_v2. How the driver's thread waits for its turn is a hint.
+///
+/// # Safety
+/// As [`launch`].
+pub unsafe fn launch_with(
+    stream: u64,
+    function: Option<HostFn>,
+    data: *mut c_void,
+    sync_mode: u32,
+) -> Outcome {
+    /// `CU_HOST_TASK_BLOCKING`, `CU_HOST_TASK_SPINWAIT`.
+    const MODES: u32 = 2;
+    if sync_mode >= MODES {
+        return Outcome::Fail(CuResult::INVALID_VALUE);
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { launch(stream, function, data) }
+}
+
 /// cuStreamAddCallback.
 ///
 /// # Safety
@@ -117,6 +139,13 @@ fn submit(stream: u64, function: Function, data: *mut c_void, kind: HostFuncKind
     run().into()
 }
 
+/// Has rows of host memory moved when a stream, as in records, gets there.
+pub fn move_rows(session: &Session, stream: u64, rows: Move) -> Result<(), CuResult> {
+    let data = Data(std::ptr::null_mut());
+    let callback = register(Callback { function: Function::Move(rows), data, once: true })?;
+    session.send(&HostFunc { stream, callback, kind: HostFuncKind::Launch.into(), pad: 0 }, &[])
+}
+
 /// Starts the thread, once.
 fn start() -> Result<(), CuResult> {
     static STARTED: OnceLock<bool> = OnceLock::new();
@@ -142,6 +171,7 @@ fn serve(current: &'static Session) {
                 match function {
                     Function::Host(function) => function(data),
                     Function::Stream(function, stream) => function(stream, CuResult(posted.status), data),
+                    Function::Move(rows) => rows.run(),
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! `cuInit`: the real driver first, then the sidecar.
 
 use crate::{
-    life,
+    dispatch, life,
     outcome::{Outcome, Reason},
-    real, session,
+    real,
 };
 
 /// Initialises the local driver, which stays in use for queries, and connects to the sidecar the first time that succeeds. In the
@@ -13,6 +13,6 @@ pub fn init(flags: u32) -> Outcome {
         return Outcome::PassThrough(Reason::LocalQuery);
     }
     // SAFETY: `cuInit` takes any flags.
-    let result = unsafe { real::cuInit(flags) }.ok().and_then(|()| session::connect());
+    let result = unsafe { real::cuInit(flags) }.ok().and_then(|()| dispatch::start());
     result.into()
 }

@@ -26,14 +26,14 @@ pub fn allocate(out: Out<u64>, bytes: usize, flags: u32) -> Result<(), CuResult>
     let session = sidecar()?;
     session.sticky().map_or(Ok(()), Err)?;
     let address = host::obtain(bytes as u64)?;
-    LIVE.insert(address, bytes as u64, Kind::Managed);
+    LIVE.insert_in(address, bytes as u64, Kind::Managed, context::current());
     session.pages().counters().count_reason(Reason::ManagedMemory as usize);
     out.put(address);
     Ok(())
 }
 
 /// Whether the range is managed memory; for anything else the local driver names the error.
-fn is_managed(address: u64, bytes: usize) -> bool {
+pub fn is_managed(address: u64, bytes: usize) -> bool {
     LIVE.covering(address, bytes as u64).is_some_and(|allocation| allocation.kind == Kind::Managed)
 }
 

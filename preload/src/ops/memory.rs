@@ -11,9 +11,10 @@ use lightos_protocol::arena::{DEVICE_ARENA_BASE, DEVICE_ARENA_SIZES, HOST_ARENA_
 use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::mapping::Reservation;
 
-use super::{capture, context, host, pool, stream, vmm};
+use super::{capture, context, graph, host, ipc, pool, stream, vmm};
 use crate::alloc::heap::Heap;
 use crate::alloc::live::{Allocation, Kind, Live};
+use crate::dispatch;
 use crate::edge::Out;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
@@ -74,6 +75,14 @@ pub fn abandon() {
         heap.slabs().for_each(|(address, bytes)| slabs::unmap(address, bytes));
     }
     vmm::abandon();
+    ipc::abandon();
+}
+
+/// Gives the device arena back, for a process that leaves the executor before anything lies there.
+pub fn unreserve(device_arena_bytes: u64) {
+    abandon();
+    // SAFETY: reserved by `reserve` with this size; nothing is mapped in it.
+    let _ = unsafe { real::cuMemAddressFree(DEVICE_ARENA_BASE, device_arena_bytes as usize) };
 }
 
 /// The reserved addresses of shared host memory.
@@ -106,13 +115,16 @@ pub fn obtain(bytes: usize, kind: Kind) -> Result<u64, CuResult> {
         return Err(CuResult::INVALID_VALUE);
     }
     let bytes = bytes as u64;
+    dispatch::settle();
     pool::collect();
     let mut address = with_heap(|heap| heap.allocate(bytes));
     if address == Err(CuResult::OUT_OF_MEMORY) && pool::drain()? {
         address = with_heap(|heap| heap.allocate(bytes));
     }
     let address = address?;
-    LIVE.insert(address, bytes, kind);
+    // Memory from a pool is the device's; what cuMemAlloc gives is the context's.
+    let owner = if kind == Kind::Device { context::current() } else { 0 };
+    LIVE.insert_in(address, bytes, kind, owner);
     session.pages().counters().memory_allocated(bytes);
     Ok(address)
 }
@@ -156,14 +168,25 @@ pub fn allocate_pitch(
     Ok(())
 }
 
+/// Whether `address` is that of memory which a graph allocates.
+pub fn is_of_graph(address: u64) -> bool {
+    LIVE.find(address).is_some_and(|found| (found.base, found.kind) == (address, Kind::OfGraph))
+}
+
 /// cuMemFree. As natively, it returns once all work of the context is done, since some may still use the memory.
 pub fn free(address: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     capture::permits_unsafe()?;
+    if is_of_graph(address) {
+        stream::synchronize_context()?;
+        graph::memory::free(address)?;
+        return Ok(Outcome::Done);
+    }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. } | Kind::Managed);
     let Some(allocation) = LIVE.remove(address, freeable) else {
         return foreign(address);
     };
+    ipc::withdraw(&allocation);
     stream::synchronize_context()?;
     if allocation.kind == Kind::Managed {
         host::give_back(allocation)?;
@@ -172,6 +195,17 @@ pub fn free(address: u64) -> Result<Outcome, CuResult> {
     pool::forget(allocation);
     give_back(allocation)?;
     Ok(Outcome::Done)
+}
+
+/// The memory of a context that has ended.
+pub fn end_of_context(context: u64) {
+    for allocation in LIVE.remove_all(|allocation| allocation.context == context) {
+        let _ = match allocation.kind {
+            Kind::Registered { .. } | Kind::Staged { .. } => host::register::end(allocation),
+            Kind::Host { .. } | Kind::Managed => host::give_back(allocation),
+            _ => give_back(allocation),
+        };
+    }
 }
 
 /// An address that is no allocation of ours: outside the arenas the local driver names the error, inside there is nothing
@@ -188,6 +222,7 @@ pub fn info(free: Out<usize>, total: Out<usize>) -> Result<(), CuResult> {
     let (mut free_bytes, mut total_bytes) = (0, 0);
     // SAFETY: valid out-pointers.
     unsafe { real::cuMemGetInfo_v2(&mut free_bytes, &mut total_bytes) }.ok()?;
+    sidecar()?.sticky().map_or(Ok(()), Err)?;
     let (free, total) = (free.required()?, total.required()?);
     pool::collect();
     let cached = with_heap(|heap| Ok(heap.cached_bytes()))?;

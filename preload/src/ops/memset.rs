@@ -52,6 +52,9 @@ pub fn fill(area: Area, value: u32, stream: u64, wait: Wait) -> Result<Outcome, 
         return Ok(Outcome::Done);
     }
     let place = place(area.dst, area.reach()?, Role::Device)?;
+    if place == Place::Staged {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
     let stream = wire(stream)?;
     let record = Memset {
         dst: area.dst,
@@ -63,7 +66,7 @@ pub fn fill(area: Area, value: u32, stream: u64, wait: Wait) -> Result<Outcome, 
         stream,
     };
     sidecar()?.send(&record, &[])?;
-    if wait == Wait::Yes && place == Place::Pinned {
+    if wait == Wait::Yes && place != Place::Device {
         stream::synchronize(stream)?;
     }
     Ok(Outcome::Done)

@@ -4,7 +4,7 @@
 //! Modules (`CUmodule`) and libraries (`CUlibrary`) differ in their functions only; both are announced here.
 
 use super::function::{self, Image};
-use super::{capture, global, stream};
+use super::{capture, context, global, stream};
 use crate::edge::Out;
 use crate::outcome::{Outcome, Reason};
 use crate::real;
@@ -12,14 +12,14 @@ use crate::result::CuResult;
 use crate::session::{self, Session, session};
 use crate::{image, mapped};
 use lightos_protocol::request::{ModuleRequest, Request};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Images that the executor knows.
-static IMAGES: LazyLock<Mutex<FxHashSet<Image>>> = LazyLock::new(Default::default);
+/// Images that the executor knows, with the `CUcontext` that each ends with; 0 for libraries, which belong to none.
+static IMAGES: LazyLock<Mutex<FxHashMap<Image, u64>>> = LazyLock::new(Default::default);
 
 /// JIT options whose value is a number and means the same in another process. Log buffers and the wall time are outputs, which the local
 /// load has filled; symbol tables hold addresses of the program.
@@ -161,23 +161,62 @@ fn send_file(
         library: image.is_library,
         options: options.numbers(),
     }))?;
-    images().insert(image);
+    remember(image);
     Ok(())
 }
 
-fn images() -> std::sync::MutexGuard<'static, FxHashSet<Image>> {
+fn images() -> std::sync::MutexGuard<'static, FxHashMap<Image, u64>> {
     IMAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns whether it is new.
+fn remember(image: Image) -> bool {
+    let owner = if image.is_library { 0 } else { context::current() };
+    images().insert(image, owner).is_none()
+}
+
+/// The modules of a context that has ended, those of libraries included. With `is_primary` the libraries themselves start anew in the next
+/// context: their variables have their first values again.
+pub fn end_of_context(session: &Session, context: u64, is_primary: bool) {
+    let (mut modules, mut libraries) = (Vec::new(), Vec::new());
+    images().retain(|image, owner| {
+        if image.is_library {
+            libraries.push(image.handle);
+        } else if *owner == context {
+            modules.push(*image);
+            return false;
+        }
+        true
+    });
+    for image in modules {
+        function::forget(image);
+        global::forget(image.handle);
+        let _ =
+            session.cast(&Request::Module(ModuleRequest::Unload { module: image.handle, library: false }));
+    }
+    function::forget_of_libraries(is_primary);
+    if is_primary {
+        for library in libraries {
+            global::forget(library);
+            let _ = session.cast(&Request::Module(ModuleRequest::Renew { library }));
+        }
+    }
 }
 
 /// Whether the executor knows the image.
 pub fn is_known(image: Image) -> bool {
-    images().contains(&image)
+    images().contains_key(&image)
+}
+
+/// Whether the executor knows a `CUmodule`, which may be a library's.
+pub fn knows(module: u64) -> bool {
+    is_known(Image { handle: module, is_library: false }) || adopt(module)
 }
 
 /// Finds the library whose `CUmodule` this is, for functions that name a module which the program never asked for.
 pub fn adopt(module: u64) -> bool {
     let libraries: Vec<u64> =
-        images().iter().filter(|image| image.is_library).map(|image| image.handle).collect();
+        images().keys().filter(|image| image.is_library).map(|image| image.handle).collect();
     let of = |library| {
         let mut found = 0;
         // SAFETY: a valid out-parameter and a library that is loaded.
@@ -187,7 +226,7 @@ pub fn adopt(module: u64) -> bool {
     let Some(library) = libraries.into_iter().find(|&library| of(library)) else { return false };
     let request = ModuleRequest::LibraryModule { module, library };
     let sent = session().is_some_and(|session| session.cast(&Request::Module(request)).is_ok());
-    sent && images().insert(Image { handle: module, is_library: false })
+    sent && remember(Image { handle: module, is_library: false })
 }
 
 /// cuLibraryGetModule: the same code under another handle.
@@ -200,7 +239,7 @@ pub fn of_library(out: Out<u64>, library: u64, local: impl FnOnce(*mut u64) -> C
         let image = Image { handle: module, is_library: false };
         if is_known(Image { handle: library, is_library: true }) && !is_known(image) {
             session.cast(&Request::Module(ModuleRequest::LibraryModule { module, library }))?;
-            images().insert(image);
+            remember(image);
         }
         out.put(module);
         Ok(())

@@ -60,20 +60,25 @@ impl Value {
 fn known(allocation: &Allocation, attribute: u32, address: u64) -> Result<Option<Value>, CuResult> {
     let is_device = allocation.kind.is_device();
     let is_managed = allocation.kind == Kind::Managed;
+    let is_host = !is_device || matches!(allocation.kind, Kind::Mapping { host: true, .. });
     let is_mapping = matches!(allocation.kind, Kind::Mapping { .. });
     Ok(Some(match attribute {
         attribute::CONTEXT if is_mapping => return Ok(None),
         // Memory of a pool belongs to the device.
         attribute::CONTEXT if matches!(allocation.kind, Kind::Pooled { .. }) => Value::U64(0),
         attribute::CONTEXT => Value::U64(current_context()?),
-        attribute::MEMORY_TYPE if is_device || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
+        attribute::MEMORY_TYPE if !is_host || is_managed => Value::U32(MEMORY_TYPE_DEVICE),
         attribute::MEMORY_TYPE => Value::U32(MEMORY_TYPE_HOST),
+        // The device does not reach it, however the local driver sees it.
+        attribute::DEVICE_POINTER if matches!(allocation.kind, Kind::Staged { .. }) => {
+            return Err(CuResult::INVALID_VALUE);
+        }
         attribute::DEVICE_POINTER => Value::U64(address),
-        attribute::HOST_POINTER if is_device => return Err(CuResult::INVALID_VALUE),
+        attribute::HOST_POINTER if !is_host => return Err(CuResult::INVALID_VALUE),
         attribute::HOST_POINTER => Value::U64(address),
         attribute::BUFFER_ID => Value::U64(allocation.id),
         attribute::IS_MANAGED => Value::Bool(is_managed),
-        attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(false),
+        attribute::IS_LEGACY_CUDA_IPC_CAPABLE => Value::Bool(allocation.kind == Kind::Device),
         attribute::DEVICE_ORDINAL => Value::U32(DEVICE as u32),
         attribute::RANGE_START_ADDR => Value::U64(allocation.base),
         attribute::RANGE_SIZE => Value::U64(allocation.bytes),
@@ -189,7 +194,7 @@ mod tests {
     use super::*;
 
     fn allocation(kind: Kind) -> Allocation {
-        Allocation { base: 0x3000_0000_0200, bytes: 1000, kind, id: 9 }
+        Allocation { base: 0x3000_0000_0200, bytes: 1000, kind, context: 0, id: 9 }
     }
 
     #[test]
@@ -219,6 +224,9 @@ mod tests {
         let host = allocation(Kind::Host { flags: 0 });
         assert_eq!(known(&host, attribute::HOST_POINTER, host.base), Ok(Some(Value::U64(host.base))));
         assert_eq!(known(&host, attribute::MEMORY_TYPE, host.base), Ok(Some(Value::U32(MEMORY_TYPE_HOST))));
+        let staged = allocation(Kind::Staged { flags: 0 });
+        assert_eq!(known(&staged, attribute::HOST_POINTER, staged.base), Ok(Some(Value::U64(staged.base))));
+        assert_eq!(known(&staged, attribute::DEVICE_POINTER, staged.base), Err(CuResult::INVALID_VALUE));
         let global = allocation(Kind::Global { module: 1 });
         assert_eq!(known(&global, 1000, global.base), Err(CuResult::INVALID_VALUE), "never asked locally");
         assert_eq!(known(&global, attribute::SYNC_MEMOPS, global.base), Ok(Some(Value::Bool(false))));

@@ -12,8 +12,8 @@ use lightos_protocol::record::{Timeline, TimelineScope};
 
 use super::copy::wire;
 use super::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
-use super::memory::{LIVE, foreign, give_back, obtain, sidecar, with_heap};
-use super::{capture, context, stream};
+use super::memory::{LIVE, foreign, give_back, is_of_graph, obtain, sidecar, with_heap};
+use super::{capture, context, graph, ipc, stream};
 use crate::alloc::heap::footprint;
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::{In, Out};
@@ -73,12 +73,15 @@ fn pools() -> MutexGuard<'static, Pools> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device.
+/// cuMemPoolCreate: the local driver's pool, unless its memory would be elsewhere than on the session's device. One whose memory other
+/// processes could be given is refused here and not at its export, by when a program has no other way any more; the device says that it has no
+/// handle types for pools.
 pub fn create(properties: In<Properties>) -> Outcome {
     match properties.get() {
         Ok(asked) if asked.location.kind != LOCATION_DEVICE || asked.location.id != DEVICE => {
             Outcome::Refuse(Reason::PoolOperation)
         }
+        Ok(asked) if asked.handle_types != 0 => Outcome::Refuse(Reason::Ipc),
         // The local driver also names the error of a null pointer.
         _ => Outcome::PassThrough(Reason::LocalQuery),
     }
@@ -97,7 +100,9 @@ pub fn allocate(out: Out<u64>, bytes: usize, stream: u64) -> Result<Outcome, CuR
 pub fn allocate_from(out: Out<u64>, bytes: usize, pool: u64, stream: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
-        return Ok(Outcome::Refuse(Reason::GraphOperation));
+        let out = out.required()?;
+        out.put(graph::memory::capture_allocation(bytes, stream)?);
+        return Ok(Outcome::Done);
     }
     capture::permits_unsafe()?;
     let out = out.required()?;
@@ -125,10 +130,16 @@ pub fn allocate_from(out: Out<u64>, bytes: usize, pool: u64, stream: u64) -> Res
 pub fn free(address: u64, stream: u64) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
-        return Ok(Outcome::Refuse(Reason::GraphOperation));
+        graph::memory::capture_free(address, stream)?;
+        return Ok(Outcome::Done);
+    }
+    if is_of_graph(address) {
+        graph::memory::free(address)?;
+        return Ok(Outcome::Done);
     }
     let freeable = |kind| matches!(kind, Kind::Device | Kind::Pooled { .. });
     let Some(allocation) = LIVE.remove(address, freeable) else { return foreign(address) };
+    ipc::withdraw(&allocation);
     forget(allocation);
     let session = sidecar()?;
     let stream = wire(stream)?;
@@ -259,7 +270,7 @@ mod tests {
     fn only_the_stream_that_freed_memory_takes_it_over() {
         let stream = 0x5eed;
         let free = |base| {
-            let allocation = Allocation { base, bytes: 4096, kind: Kind::Device, id: 1 };
+            let allocation = Allocation { base, bytes: 4096, kind: Kind::Device, context: 0, id: 1 };
             pools().marks.push(Mark { allocation: Some(allocation), stream, slot: 0, value: 0 });
         };
         free(0x1000);

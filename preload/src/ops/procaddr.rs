@@ -35,7 +35,7 @@ fn exchange(symbol: &CStr, found: *const c_void) -> *const c_void {
         Some(Some(hook)) => hook.entry(),
         Some(None) => found,
         None if matches!(hooks::classify(symbol.to_bytes()), Class::Local) || !real::owns(found) => found,
-        None => unknown::stub_of(found),
+        None => unknown::stub_of(found, symbol),
     }
 }
 

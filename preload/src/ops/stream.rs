@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use zerocopy::IntoBytes;
 
-pub use value::{Access, value32, value64};
+pub use value::{MemOp, batch_values, value};
 
 /// `CU_STREAM_LEGACY`.
 const LEGACY: u64 = 1;
@@ -41,6 +41,8 @@ pub struct Stream {
     used: AtomicBool,
     /// The value of the last mark.
     marked: Mutex<u32>,
+    /// The `CUcontext` with whose end it ends; 0 for the default streams.
+    context: AtomicU64,
 }
 
 impl Stream {
@@ -50,6 +52,7 @@ impl Stream {
             slot: AtomicU32::new(0),
             used: AtomicBool::new(false),
             marked: Mutex::new(0),
+            context: AtomicU64::new(0),
         }
     }
 
@@ -163,6 +166,7 @@ fn announce(
     let stream = spare.unwrap_or_else(|| Box::leak(Box::new(Stream::new())));
     stream.wire.store(wire, Relaxed);
     stream.used.store(false, Relaxed);
+    stream.context.store(if handle == 0 { 0 } else { context::current() }, Relaxed);
     STREAMS.insert(handle, stream);
     Ok(stream)
 }
@@ -214,6 +218,14 @@ pub fn destroy(stream: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = release(session, known);
     local().ok().and(sent).into()
+}
+
+/// The streams of a context that has ended.
+pub fn end_of_context(session: &Session, context: u64) {
+    for (handle, stream) in STREAMS.remove_where(|stream| stream.context.load(Relaxed) == context) {
+        capture::over(handle);
+        let _ = release(session, stream);
+    }
 }
 
 /// The local driver says what is wrong with the handle.

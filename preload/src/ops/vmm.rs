@@ -7,8 +7,11 @@
 //! Invariant: the executor keeps an allocation as long as the program holds a reference or a mapping of it, so that
 //! cuMemRetainAllocationHandle can give a handle back.
 
+mod share;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lightos_protocol::arena::{DEVICE_PAGE_BYTES, Region, classify};
@@ -17,10 +20,13 @@ use lightos_protocol::request::{MemoryRequest, Request};
 use super::memory::slabs::{self, AccessDesc, DEVICE, LOCATION_DEVICE, Location, POSIX_FD};
 use super::memory::{LIVE, foreign, sidecar, with_heap};
 use crate::alloc::live::Kind;
+use crate::dispatch;
 use crate::edge::{In, Out};
 use crate::outcome::{Outcome, Reason};
 use crate::real;
 use crate::result::CuResult;
+
+pub use share::{export, import};
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: u32 = 1;
@@ -44,6 +50,7 @@ pub struct Properties {
 /// One physical allocation.
 #[derive(Debug)]
 struct Physical {
+    /// What it counts for in this program's account of device memory; 0 for imported memory and the host's.
     bytes: u64,
     /// The local handle while `references` is not 0.
     handle: u64,
@@ -51,6 +58,7 @@ struct Physical {
     mappings: u32,
     /// What the program asked for: its memory is always exportable, but it need not know.
     handle_types: u32,
+    location: Location,
 }
 
 #[derive(Debug)]
@@ -60,15 +68,16 @@ struct State {
     allocations: BTreeMap<u64, Physical>,
     /// Number by local handle.
     handles: Option<HashMap<u64, u64>>,
-    next_number: u64,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    reservations: BTreeMap::new(),
-    allocations: BTreeMap::new(),
-    handles: None,
-    next_number: 1,
-});
+static STATE: Mutex<State> =
+    Mutex::new(State { reservations: BTreeMap::new(), allocations: BTreeMap::new(), handles: None });
+
+/// A number that no allocation has had.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,9 +109,11 @@ impl State {
             return Ok(());
         };
         self.allocations.remove(&number);
-        slabs::refund(bytes);
         let session = sidecar()?;
-        session.pages().counters().memory_freed(bytes);
+        if bytes > 0 {
+            slabs::refund(bytes);
+            session.pages().counters().memory_freed(bytes);
+        }
         // The answer is waited for: the memory is back when the program's call returns.
         session.call(&Request::Memory(MemoryRequest::VmmRelease { handle: number })).map(drop)
     }
@@ -115,6 +126,7 @@ pub fn reserve(out: Out<u64>, bytes: usize, align: usize, hint: u64, flags: u64)
     if bytes == 0 || !bytes.is_multiple_of(DEVICE_PAGE_BYTES) || !align.is_power_of_two() || flags != 0 {
         return Err(CuResult::INVALID_VALUE);
     }
+    dispatch::settle();
     let address = with_heap(|heap| heap.reserve(bytes, align, hint).ok_or(CuResult::OUT_OF_MEMORY))?;
     state().reservations.insert(address, bytes);
     out.put(address);
@@ -139,7 +151,7 @@ pub fn unreserve(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     Ok(Outcome::Done)
 }
 
-/// cuMemCreate, of device memory.
+/// cuMemCreate, of memory of the device or of the host.
 pub fn create(
     out: Out<u64>,
     bytes: usize,
@@ -151,32 +163,42 @@ pub fn create(
     if asked.kind != PINNED || flags != 0 || bytes == 0 {
         return Ok(Outcome::PassThrough(Reason::InvalidArgument));
     }
-    if asked.location.kind != LOCATION_DEVICE || asked.handle_types & !(POSIX_FD | FABRIC) != 0 {
+    let (location, handle_types) = (asked.location, asked.handle_types);
+    if handle_types & !(POSIX_FD | FABRIC) != 0 {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
-    if asked.location.id != DEVICE {
-        return Ok(Outcome::Refuse(Reason::OtherDevice));
+    if let Some(reason) = refusal(location) {
+        return Ok(Outcome::Refuse(reason));
     }
     let bytes = bytes as u64;
     if !bytes.is_multiple_of(DEVICE_PAGE_BYTES) {
         return Err(CuResult::INVALID_VALUE);
     }
-    slabs::charge(bytes)?;
-    let (number, handle) = create_physical(bytes, &asked).inspect_err(|_| slabs::refund(bytes))?;
-    sidecar()?.pages().counters().memory_allocated(bytes);
-    let handle_types = asked.handle_types;
-    state().add(number, Physical { bytes, handle, references: 1, mappings: 0, handle_types });
+    let charged = if location.is_host() { 0 } else { bytes };
+    slabs::charge(charged)?;
+    let (number, handle) = create_physical(bytes, &asked).inspect_err(|_| slabs::refund(charged))?;
+    if charged > 0 {
+        sidecar()?.pages().counters().memory_allocated(charged);
+    }
+    let physical = Physical { bytes: charged, handle, references: 1, mappings: 0, handle_types, location };
+    state().add(number, physical);
     out.put(handle);
     Ok(Outcome::Done)
 }
 
+/// Why the executor could not map memory of this location; none if it can.
+fn refusal(location: Location) -> Option<Reason> {
+    match location {
+        Location::DEVICE => None,
+        _ if location.is_host() => None,
+        Location { kind: LOCATION_DEVICE, .. } => Some(Reason::OtherDevice),
+        _ => Some(Reason::VmmKind),
+    }
+}
+
 /// Creates in the executor and imports; number and local handle.
 fn create_physical(bytes: u64, asked: &Properties) -> Result<(u64, u64), CuResult> {
-    let number = {
-        let mut state = state();
-        state.next_number += 1;
-        state.next_number - 1
-    };
+    let number = next_number();
     let [usage_low, usage_high] = asked.usage.to_le_bytes();
     let flags = [asked.compression, asked.gpu_direct_rdma, usage_low, usage_high, 0, 0, 0, 0];
     let session = sidecar()?;
@@ -184,8 +206,8 @@ fn create_physical(bytes: u64, asked: &Properties) -> Result<(u64, u64), CuResul
     let request = MemoryRequest::VmmCreate {
         handle: number,
         bytes,
-        location_type: LOCATION_DEVICE,
-        location_id: DEVICE,
+        location_type: asked.location.kind,
+        location_id: asked.location.id,
         flags: u64::from_le_bytes(flags),
         handle_types: asked.handle_types,
         tag,
@@ -219,7 +241,7 @@ pub fn release(handle: u64) -> Result<Outcome, CuResult> {
 pub fn retain(out: Out<u64>, address: *mut c_void) -> Result<Outcome, CuResult> {
     let out = out.required()?;
     let Some(found) = LIVE.find(address.addr() as u64) else { return foreign(address.addr() as u64) };
-    let Kind::Mapping { allocation: number } = found.kind else { return Err(CuResult::INVALID_VALUE) };
+    let Kind::Mapping { allocation: number, .. } = found.kind else { return Err(CuResult::INVALID_VALUE) };
     let mut state = state();
     let mut handle = 0;
     // SAFETY: a valid out-pointer; the address is mapped.
@@ -245,23 +267,24 @@ pub fn map(address: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -
     let request =
         MemoryRequest::VmmMap { address, bytes: bytes as u64, offset: offset as u64, handle: number };
     sidecar()?.call(&Request::Memory(request)).inspect_err(|_| slabs::unmap(address, bytes as u64))?;
+    let mut host = false;
     if let Some(physical) = state.allocations.get_mut(&number) {
         physical.mappings += 1;
+        host = physical.location.is_host();
     }
-    LIVE.insert(address, bytes as u64, Kind::Mapping { allocation: number });
+    LIVE.insert(address, bytes as u64, Kind::Mapping { allocation: number, host });
     Ok(Outcome::Done)
 }
 
-/// cuMemSetAccess, for the session's device.
+/// cuMemSetAccess, for the session's device and, here alone, for the processor.
 pub fn set_access(
     address: u64,
     bytes: usize,
     descriptors: In<AccessDesc>,
     count: usize,
 ) -> Result<Outcome, CuResult> {
-    let refused = |asked: &AccessDesc| asked.location.kind != LOCATION_DEVICE || asked.location.id != DEVICE;
     let asked: Vec<AccessDesc> = (0..count).map(|index| descriptors.at(index)).collect::<Result<_, _>>()?;
-    if asked.iter().any(refused) {
+    if asked.iter().any(|asked| refusal(asked.location).is_some()) {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
     // SAFETY: the program's own descriptors, read above; the driver validates range and flags.
@@ -270,7 +293,7 @@ pub fn set_access(
         return Ok(Outcome::Done);
     }
     let session = sidecar()?;
-    for access in asked {
+    for access in asked.into_iter().filter(|access| access.location == Location::DEVICE) {
         session.call(&Request::Memory(MemoryRequest::VmmSetAccess {
             address,
             bytes: bytes as u64,
@@ -298,7 +321,7 @@ pub fn unmap(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     sidecar()?.call(&Request::Memory(MemoryRequest::VmmUnmap { address, bytes: bytes as u64 }))?;
     for mapping in mappings {
         LIVE.remove(mapping.base, |kind| matches!(kind, Kind::Mapping { .. }));
-        if let Kind::Mapping { allocation: number } = mapping.kind {
+        if let Kind::Mapping { allocation: number, .. } = mapping.kind {
             if let Some(physical) = state.allocations.get_mut(&number) {
                 physical.mappings -= 1;
             }
@@ -308,19 +331,21 @@ pub fn unmap(address: u64, bytes: usize) -> Result<Outcome, CuResult> {
     Ok(Outcome::Done)
 }
 
-/// cuMemExportToShareableHandle: the local twin is the same memory. Memory that the program did not ask to be exportable is not.
-pub fn export(handle: u64) -> Result<Outcome, CuResult> {
-    let state = state();
-    let physical = state.number(handle).and_then(|number| state.allocations.get(&number));
-    if physical.is_some_and(|physical| physical.handle_types == 0) {
-        return Err(CuResult::INVALID_VALUE);
-    }
-    Ok(Outcome::PassThrough(Reason::LocalQuery))
-}
-
 /// cuMemGetAllocationPropertiesFromHandle: with the handle types that the program asked for.
 pub fn properties(out: Out<Properties>, handle: u64) -> Result<Outcome, CuResult> {
     let out = out.required()?;
+    let mut properties = driver_properties(handle)?;
+    let state = state();
+    if let Some(physical) = state.number(handle).and_then(|number| state.allocations.get(&number)) {
+        properties.handle_types = physical.handle_types;
+        properties.location = physical.location;
+    }
+    out.put(properties);
+    Ok(Outcome::Done)
+}
+
+/// What the local driver says of an allocation.
+fn driver_properties(handle: u64) -> Result<Properties, CuResult> {
     let mut properties = Properties {
         kind: 0,
         handle_types: 0,
@@ -333,12 +358,7 @@ pub fn properties(out: Out<Properties>, handle: u64) -> Result<Outcome, CuResult
     };
     // SAFETY: a valid out-pointer of the C layout.
     unsafe { real::cuMemGetAllocationPropertiesFromHandle(&mut properties, handle) }.ok()?;
-    let state = state();
-    if let Some(physical) = state.number(handle).and_then(|number| state.allocations.get(&number)) {
-        properties.handle_types = physical.handle_types;
-    }
-    out.put(properties);
-    Ok(Outcome::Done)
+    Ok(properties)
 }
 
 /// The executor is gone: this process's mappings and references end.

@@ -3,10 +3,11 @@
 use super::{Session, TimelineSlots};
 use crate::{hooks, life::Settings, outcome::Reason, real, result::CuResult};
 use lightos_protocol::{
-    control::{DRIVER_ENVIRONMENT, HELLO_FDS, Hello, HelloReply, Opening, Purpose},
+    control::{DRIVER_ENVIRONMENT, HELLO_FDS, Hello, HelloReply, Mode, Opening, Purpose, Welcome},
     pages::{ExecutorState, SessionPages},
     ring::{Producer, RingMemory},
     socket::{Channel, FdInbox, SocketError},
+    verdict::Verdict,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use std::{
@@ -36,12 +37,26 @@ pub enum ConnectError {
     Handshake(SocketError),
     #[error("the sidecar's executor did not start: {0}")]
     Executor(String),
+    #[error("the sidecar sent no verdict page: install preload library and sidecar from the same build")]
+    NoVerdict,
     #[error("shared memory for the session: {0}")]
     SharedMemory(io::Error),
     #[error("the address range for shared device memory is taken ({0:?})")]
     Arena(CuResult),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+/// Connects, introduces this process as one that dispatches for itself, and takes the verdict page.
+pub fn introduce_locally(
+    settings: &Settings,
+    mode: Mode,
+) -> Result<(SessionPages, Channel, Verdict), ConnectError> {
+    let channel = open(settings)?;
+    let (pages, pages_fd) = SessionPages::create().map_err(ConnectError::SharedMemory)?;
+    let (_, fds) = introduce(&channel, hello(settings, mode), &[pages_fd.as_fd()])?;
+    let [verdict] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| ConnectError::NoVerdict)?;
+    Ok((pages, channel, Verdict::open(&verdict).map_err(ConnectError::SharedMemory)?))
 }
 
 /// Connects, introduces this process, and waits until the executor is ready.
@@ -53,12 +68,7 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
     let (stdout, stderr) = (output(libc::STDOUT_FILENO)?, output(libc::STDERR_FILENO)?);
     let fds: [BorrowedFd<'_>; HELLO_FDS] =
         [pages_fd.as_fd(), ring_fd.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    channel.send(&Opening::new(Purpose::Client(hello(settings))), &fds).map_err(ConnectError::Handshake)?;
-    let (reply, _) = channel.recv::<HelloReply>(Some(WELCOME_TIMEOUT)).map_err(ConnectError::Handshake)?;
-    let welcome = match reply {
-        HelloReply::Welcome(welcome) => welcome,
-        HelloReply::Refused { message, .. } => return Err(ConnectError::Refused(message)),
-    };
+    let (welcome, _) = introduce(&channel, hello(settings, Mode::Sidecar), &fds)?;
     match pages.status().wait_while_starting(WELCOME_TIMEOUT) {
         ExecutorState::Ready => {}
         _ => return Err(ConnectError::Executor(pages.status().error_text())),
@@ -80,6 +90,19 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
     })
 }
 
+/// Says hello and takes the answer, with the descriptors that come along.
+fn introduce(
+    channel: &Channel,
+    hello: Hello,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Welcome, Vec<OwnedFd>), ConnectError> {
+    channel.send(&Opening::new(Purpose::Client(hello)), fds).map_err(ConnectError::Handshake)?;
+    match channel.recv::<HelloReply>(Some(WELCOME_TIMEOUT)).map_err(ConnectError::Handshake)? {
+        (HelloReply::Welcome(welcome), fds) => Ok((welcome, fds)),
+        (HelloReply::Refused { message, .. }, _) => Err(ConnectError::Refused(message)),
+    }
+}
+
 /// The first socket at which somebody listens; the error names the last one tried.
 fn open(settings: &Settings) -> Result<Channel, ConnectError> {
     let mut result =
@@ -93,7 +116,7 @@ fn open(settings: &Settings) -> Result<Channel, ConnectError> {
     result
 }
 
-fn hello(settings: &Settings) -> Hello {
+fn hello(settings: &Settings, mode: Mode) -> Hello {
     let read = |path| std::fs::read(path).unwrap_or_default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (mut version, mut uuid) = (0, [0; 16]);
@@ -103,6 +126,7 @@ fn hello(settings: &Settings) -> Hello {
         let _ = real::cuDeviceGetUuid_v2(&mut uuid, 0);
     }
     Hello {
+        mode,
         pid: std::process::id(),
         process_name: text(read("/proc/self/comm").trim_ascii_end()),
         argv0: text(read("/proc/self/cmdline").split(|byte| *byte == 0).next().unwrap_or_default()),

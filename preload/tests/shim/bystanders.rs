@@ -38,7 +38,7 @@ fn a_probe_does_not_find_cuda_where_there_is_no_driver() {
             CHECK(!dlsym(RTLD_NEXT, "cuInit"));
             CHECK(!dlsym(self, "cuInit"));
             CHECK(!dlvsym(RTLD_DEFAULT, "cuInit", "V1"));
-            CHECK(!dlsym(RTLD_DEFAULT, "cuMemcpyBatchAsync"));
+            CHECK(!dlsym(RTLD_DEFAULT, "cuMemBatchDecompressAsync"));
             CHECK(dlsym(RTLD_DEFAULT, "malloc") && !dlerror());
             /* A weak reference sees our export and gets the answer of a machine without a device. */
             if (cuInit) CHECK(cuInit(0) == 100);

@@ -18,11 +18,12 @@ EXPORT int cuMemAddressReserve(unsigned long long *address, size_t bytes, size_t
 { (void)bytes; (void)align; (void)flags; *address = hint; return 0; }
 EXPORT int cuMemAddressFree(unsigned long long address, size_t bytes) { (void)address; (void)bytes; return 0; }
 
-/* Refused under a session; natively each argument must arrive, those on the stack and in vector registers too. */
+/* Served or refused under a session; natively each argument must arrive, those on the stack and in vector registers too. */
 EXPORT int cuMemcpyAtoA_v2(void *d, size_t dofs, void *s, size_t sofs, size_t bytes)
 { return d == (void *)1 && dofs == 2 && s == (void *)3 && sofs == 4 && bytes == 5 ? 2002 : 1; }
+EXPORT int cuParamSetf(void *function, int offset, float value) { return function == (void *)1 && offset == 8 && value == 1.5f ? 2006 : 1; }
 EXPORT int cuTexRefSetMipmapLevelBias(void *ref, float bias) { return ref == (void *)1 && bias == 2.5f ? 2003 : 1; }
-EXPORT int cuMemcpyBatchAsync(long a, long b, long c, long d, long e, long f, long g, long h, long i)
+EXPORT int cuMemBatchDecompressAsync(long a, long b, long c, long d, long e, long f, long g, long h, long i)
 { return a == 1 && b == 2 && c == 3 && d == 4 && e == 5 && f == 6 && g == 7 && h == 8 && i == 9 ? 2004 : 1; }
 
 /* A function that no hook knows. */

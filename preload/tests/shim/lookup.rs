@@ -19,7 +19,7 @@ const BY_HANDLE: &str = r#"
         void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
         CHECK(driver);
         CHECK(ours(dlsym(driver, "cuInit")) == hooked);
-        CHECK(ours(dlsym(driver, "cuMemcpyBatchAsync")) == hooked);
+        CHECK(ours(dlsym(driver, "cuMemBatchDecompressAsync")) == hooked);
         CHECK(!ours(dlsym(driver, "cuDeviceGet")));
         CHECK(!dlsym(driver, "cuStreamBatchMemOp"));
         CHECK(!dlsym(RTLD_DEFAULT, "cuInit"));
@@ -31,7 +31,8 @@ const BY_HANDLE: &str = r#"
         /* Refused functions run natively without a session, with every argument in place. */
         CHECK(((AtoA)dlsym(driver, "cuMemcpyAtoA_v2"))((void *)1, 2, (void *)3, 4, 5) == 2002);
         CHECK(((Bias)dlsym(driver, "cuTexRefSetMipmapLevelBias"))((void *)1, 2.5f) == 2003);
-        CHECK(((Batch)dlsym(driver, "cuMemcpyBatchAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
+        CHECK(((Param)dlsym(driver, "cuParamSetf"))((void *)1, 8, 1.5f) == 2006);
+        CHECK(((Batch)dlsym(driver, "cuMemBatchDecompressAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
         /* A function newer than the shim: one stub, which runs natively without a session. */
         int (*future)(int) = (int (*)(int))dlsym(driver, "cuFutureFunction");
         CHECK(ours(future) == hooked && (void *)future == dlsym(driver, "cuFutureFunction") && future(6) == 2005);
@@ -125,14 +126,14 @@ fn by_direct_linking() {
         "probe",
         r#"
         int cuInit(unsigned); int cuDeviceGet(int *, int);
-        int cuMemcpyBatchAsync(long, long, long, long, long, long, long, long, long);
+        int cuMemBatchDecompressAsync(long, long, long, long, long, long, long, long, long);
         int main(void) {
             int device;
             CHECK(cuDeviceGet(&device, 0) == 3);
             CHECK(cuInit(1) == 1);
             CHECK(cuInit(0) == 0 && ours((void *)cuInit));
             CHECK(cuDeviceGet(&device, 0) == 0 && !ours((void *)cuDeviceGet));
-            CHECK(cuMemcpyBatchAsync(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
+            CHECK(cuMemBatchDecompressAsync(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
             /* The program's own scope now holds a driver: look-ups there find the hooks. */
             CHECK(dlsym(RTLD_DEFAULT, "cuInit") == (void *)cuInit);
             CHECK(dlsym(RTLD_NEXT, "cuInit") == (void *)cuInit);
@@ -165,7 +166,7 @@ fn by_a_path_of_its_own() {
             CHECK(!ours(dlsym(file, "cuInit")));
             CHECK(((Init)dlsym(file, "cuInit"))(0) == 77);
             CHECK(((Init)dlsym(driver, "cuInit"))(0) == 0);
-            CHECK(((Batch)dlsym(driver, "cuMemcpyBatchAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
+            CHECK(((Batch)dlsym(driver, "cuMemBatchDecompressAsync"))(1, 2, 3, 4, 5, 6, 7, 8, 9) == 2004);
             return 0;
         }"#,
         &[],

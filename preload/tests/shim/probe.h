@@ -22,4 +22,5 @@ typedef int (*GetProcAddress)(const char *, void **, int, unsigned long long);
 typedef int (*GetProcAddress2)(const char *, void **, int, unsigned long long, unsigned *);
 typedef int (*AtoA)(void *, size_t, void *, size_t, size_t);
 typedef int (*Bias)(void *, float);
+typedef int (*Param)(void *, int, float);
 typedef int (*Batch)(long, long, long, long, long, long, long, long, long);

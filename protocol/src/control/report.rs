@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Mode;
+
 /// One tenant's counters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TenantReport {
@@ -14,6 +16,10 @@ pub struct TenantReport {
     pub process_name: String,
     /// The class it was given.
     pub tenant_class: String,
+    /// Where its calls are dispatched.
+    pub mode: Mode,
+    /// The share of time in which it may launch, in thousandths.
+    pub duty_permille: u32,
     /// Where it stands.
     pub state: TenantState,
     /// Seconds since its handshake.
@@ -77,6 +83,8 @@ pub struct Traffic {
     pub device_to_device_bytes: u64,
     /// Records that the executor has dispatched.
     pub dispatched: u64,
+    /// Nanoseconds for which launches were held by policy, summed over the threads that waited.
+    pub held_ns: u64,
 }
 
 /// Device memory of a tenant.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::layout::{CounterArea, TrafficCounters};
+use super::bytes;
+use super::layout::{CounterArea, TrafficCounters, UNKNOWN_NAME_BYTES};
 use crate::control::{CallCount, MemoryUse, Traffic};
 
 /// How a hooked call ended; a column of the matrix.
@@ -56,6 +57,33 @@ impl<'a> Counters<'a> {
         }
     }
 
+    /// Counts a refusal of a function that has no row of its own; `index` is the shim's number for it, below
+    /// [`UNKNOWN_FUNCTIONS`](super::UNKNOWN_FUNCTIONS).
+    pub fn refuse_unknown(&self, index: usize, name: &[u8]) {
+        if let Some(function) = self.area.unknown.get(index) {
+            if function.refused.load(Ordering::Relaxed) == 0 {
+                bytes::store(&function.name, name);
+            }
+            // The name goes first, for the daemon that sees the count.
+            function.refused.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The refused functions that have no row, by name. A name is the program's word: what is not printable is left out.
+    fn unknown(&self) -> impl Iterator<Item = CallCount> + use<'a> {
+        self.area.unknown.iter().filter_map(|function| {
+            let refused = function.refused.load(Ordering::Acquire);
+            let name = bytes::load(&function.name, UNKNOWN_NAME_BYTES);
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            let clean = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+            (refused != 0 && clean).then(|| CallCount {
+                function: String::from_utf8_lossy(name).into_owned(),
+                refused,
+                ..CallCount::default()
+            })
+        })
+    }
+
     /// Launches, bytes, records: add to them with `Relaxed`.
     pub const fn traffic(&self) -> &'a TrafficCounters {
         &self.area.traffic
@@ -85,7 +113,10 @@ impl<'a> Counters<'a> {
         let named =
             reasons.iter().zip(&self.area.reasons).map(|(name, counter)| (name.clone(), load(counter)));
         CounterSnapshot {
-            calls: rows.filter(|row| row.forwarded | row.passed | row.failed | row.refused != 0).collect(),
+            calls: rows
+                .filter(|row| row.forwarded | row.passed | row.failed | row.refused != 0)
+                .chain(self.unknown())
+                .collect(),
             reasons: named.filter(|(_, count)| *count != 0).collect(),
             traffic: Traffic {
                 launches: load(&traffic.launches),
@@ -94,6 +125,7 @@ impl<'a> Counters<'a> {
                 device_to_host_bytes: load(&traffic.device_to_host_bytes),
                 device_to_device_bytes: load(&traffic.device_to_device_bytes),
                 dispatched: load(&traffic.dispatched),
+                held_ns: load(&traffic.held_ns),
             },
             memory: MemoryUse {
                 current_bytes: load(&traffic.memory_current_bytes),

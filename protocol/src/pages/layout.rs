@@ -19,6 +19,10 @@ pub const CALLBACK_CELLS: usize = 256;
 pub const COUNTER_ROWS: usize = 1024;
 /// Reasons that can be counted.
 pub const REASON_COUNT: usize = 256;
+/// Functions that are refused because the shim does not know them.
+pub const UNKNOWN_FUNCTIONS: usize = 64;
+/// Most bytes of such a function's name.
+pub const UNKNOWN_NAME_BYTES: usize = 64;
 /// Most bytes of the error text.
 pub const ERROR_TEXT_BYTES: usize = 1024;
 /// Size of the file.
@@ -74,12 +78,29 @@ pub struct CounterArea {
     pub reasons: [AtomicU64; REASON_COUNT],
     /// Work that crossed the boundary.
     pub traffic: TrafficCounters,
+    /// Refused functions that have no row among `calls`.
+    pub unknown: [UnknownFunction; UNKNOWN_FUNCTIONS],
     /// Zero.
-    pub filler:
-        [AtomicU64; (AREA_BYTES - 32 * COUNTER_ROWS - 8 * REASON_COUNT - size_of::<TrafficCounters>()) / 8],
+    pub filler: [AtomicU64;
+        (AREA_BYTES
+            - 32 * COUNTER_ROWS
+            - 8 * REASON_COUNT
+            - size_of::<TrafficCounters>()
+            - UNKNOWN_FUNCTIONS * size_of::<UnknownFunction>())
+            / 8],
 }
 
-/// Work that crossed the boundary. `dispatched` is the executor's, the others are the client's.
+/// A function of a driver that is newer than the shim.
+#[derive(Debug)]
+#[repr(C)]
+pub struct UnknownFunction {
+    /// Times it was refused; the name is there once this is not 0.
+    pub refused: AtomicU64,
+    /// Its name, padded with zeros.
+    pub name: [AtomicU64; UNKNOWN_NAME_BYTES / 8],
+}
+
+/// Work that crossed the boundary. `dispatched` is the executor's, `held_ns` the dispatcher's, the others are the client's.
 #[derive(Debug)]
 #[repr(C)]
 pub struct TrafficCounters {
@@ -99,6 +120,8 @@ pub struct TrafficCounters {
     pub memory_peak_bytes: AtomicU64,
     /// Records dispatched.
     pub dispatched: AtomicU64,
+    /// Nanoseconds for which launches were held by the verdict.
+    pub held_ns: AtomicU64,
 }
 
 /// A queue of cells, each used again once its function has finished.

@@ -171,22 +171,18 @@ payloads! {
         pad: u32,
     }
 
-    /// cuStreamWaitValue32/64 and cuStreamWriteValue32/64.
+    /// cuStreamWaitValue32/64, cuStreamWriteValue32/64, or one operation of cuStreamBatchMemOp.
     StreamValue => StreamValue {
         /// `CUstream`.
         stream: u64,
-        /// Address of the word, in either arena.
+        /// Address of the word, in either arena; 0 for a barrier or flush.
         address: u64,
         /// Value written or compared with.
         value: u64,
-        /// `CUstreamWaitValue_flags` or `CUstreamWriteValue_flags`.
+        /// `CUstreamWaitValue_flags`, `CUstreamWriteValue_flags` or `CUstreamMemoryBarrier_flags`.
         flags: u32,
-        /// 32 or 64 bits.
-        width: u32,
-        /// 1 to wait, 0 to write.
-        wait: u32,
-        /// Zero.
-        pad: u32,
+        /// A [`MemOpKind`].
+        operation: u32,
     }
 
     /// cuGraphLaunch.
@@ -354,6 +350,35 @@ wire_enum! {
         Stream = 0,
         /// Everything before it in every stream of the context.
         Context = 1,
+    }
+}
+
+wire_enum! {
+    /// An operation on a word in memory: `CUstreamBatchMemOpType` with its numbers.
+    MemOpKind {
+        /// Wait for 32 bits.
+        WaitValue32 = 1,
+        /// Write 32 bits.
+        WriteValue32 = 2,
+        /// Flush remote writes.
+        FlushRemoteWrites = 3,
+        /// Wait for 64 bits.
+        WaitValue64 = 4,
+        /// Write 64 bits.
+        WriteValue64 = 5,
+        /// A memory barrier.
+        Barrier = 6,
+    }
+}
+
+impl MemOpKind {
+    /// Bytes of the word; 0 where there is none.
+    pub fn word_bytes(self) -> u64 {
+        match self {
+            Self::WaitValue32 | Self::WriteValue32 => 4,
+            Self::WaitValue64 | Self::WriteValue64 => 8,
+            Self::FlushRemoteWrites | Self::Barrier => 0,
+        }
     }
 }
 

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ArrayPlace;
+use crate::record::MemOpKind;
+
 /// A call about executable graphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum GraphRequest {
@@ -78,6 +81,19 @@ pub struct GraphBody {
     pub ports: Vec<[u8; 3]>,
 }
 
+/// An operation on a word in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemOp {
+    /// Which one.
+    pub kind: MemOpKind,
+    /// As in [`StreamValue`](crate::record::StreamValue).
+    pub flags: u32,
+    /// Of the word; 0 where there is none.
+    pub address: u64,
+    /// Written or compared with.
+    pub value: u64,
+}
+
 /// What one node does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum GraphNode {
@@ -96,7 +112,7 @@ pub enum GraphNode {
         /// Attributes set on the node.
         attributes: Vec<NodeAttribute>,
     },
-    /// `CUDA_MEMCPY3D` between the two arenas.
+    /// `CUDA_MEMCPY3D` between the two arenas and arrays.
     Memcpy(CopyDescriptor),
     /// `CUDA_MEMSET_NODE_PARAMS`.
     Memset {
@@ -118,6 +134,8 @@ pub enum GraphNode {
         /// The client's number for function and argument.
         callback: u64,
     },
+    /// Operations on words in memory, in this order.
+    MemOps(Vec<MemOp>),
     /// An empty node.
     Empty,
     /// An event record node.
@@ -146,7 +164,7 @@ pub struct NodeAttribute {
     pub value: Vec<u8>,
 }
 
-/// A copy of a box of bytes: `CUDA_MEMCPY3D` without arrays.
+/// A copy of a box of bytes: `CUDA_MEMCPY3D`. An end that is an array counts as device memory, and has neither address nor pitch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CopyDescriptor {
     /// First byte of the source, offsets already added.
@@ -169,6 +187,12 @@ pub struct CopyDescriptor {
     pub depth: u64,
     /// A [`CopyKind`](crate::record::CopyKind) as a number.
     pub kind: u32,
+    /// Where the source begins, when it is an array.
+    pub src_array: Option<ArrayPlace>,
+    /// Where the destination begins, when it is an array.
+    pub dst_array: Option<ArrayPlace>,
+    /// `srcLOD` and `dstLOD`.
+    pub levels: [u64; 2],
 }
 
 /// What is wrong with a graph description.

@@ -78,6 +78,20 @@ pub enum MemoryRequest {
         /// Tag of the fd.
         tag: Tag,
     },
+    /// cuMemExportToShareableHandle. The executor sends the descriptor under `tag`.
+    VmmExport {
+        /// The client's handle.
+        handle: u64,
+        /// Tag of the descriptor.
+        tag: Tag,
+    },
+    /// cuMemImportFromShareableHandle, of a descriptor that the client imported as well.
+    VmmImport {
+        /// What the client calls the allocation from now on.
+        handle: u64,
+        /// Tag of the descriptor.
+        tag: Tag,
+    },
     /// cuMemMap.
     VmmMap {
         /// Address in the device arena.

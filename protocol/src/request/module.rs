@@ -23,6 +23,12 @@ pub enum ModuleRequest {
         /// `CUjit_option` and value, those whose value is a plain number; log buffers are the executor's own.
         options: Vec<(u32, u64)>,
     },
+    /// The primary context has ended: the library is loaded anew at its next use, as the driver does for each context, and its functions are announced
+    /// again.
+    Renew {
+        /// The client's `CUlibrary`.
+        library: u64,
+    },
     /// cuModuleUnload or cuLibraryUnload.
     Unload {
         /// The handle.

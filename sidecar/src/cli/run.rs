@@ -13,6 +13,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
+use clap::ValueEnum;
+
 use super::client::{AskError, Client};
 use super::{Dispatch, RunArgs};
 use crate::layout::{self, LayoutError};
@@ -87,7 +89,10 @@ fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
         command.env("LD_LIBRARY_PATH", layout::prepend(folder, rest.as_deref()));
     }
     match sidecar.socket() {
-        Some(socket) => command.env(layout::SOCKET_VARIABLE, socket).env("LIGHTOS_DISPATCH", "sidecar"),
+        Some(socket) => {
+            let mode = args.dispatch.to_possible_value().expect("no mode is hidden");
+            command.env(layout::SOCKET_VARIABLE, socket).env("LIGHTOS_DISPATCH", mode.get_name())
+        }
         None => command.env("LIGHTOS_DISPATCH", "off"),
     };
     let outcome = execute(command, Path::new(&args.command[0]));
@@ -110,8 +115,8 @@ fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     outcome.map(|status| ExitCode::from(exit_code(status)))
 }
 
-/// The sidecar at the named place, or at the usual one, where one answers; else a private one, which the software GPU always gets unless a
-/// place is named (the one at the usual place owns the machine's own device).
+/// The sidecar at the named place, or at the usual one, where one answers; else a private one, which the software GPU and a command with a
+/// duty of its own always get unless a place is named (the one at the usual place owns the machine's own device).
 fn choose(args: &RunArgs) -> Result<Sidecar, RunError> {
     if args.dispatch == Dispatch::Off {
         return Ok(Sidecar::None);
@@ -121,14 +126,14 @@ fn choose(args: &RunArgs) -> Result<Sidecar, RunError> {
             Ok(client) => return Ok(Sidecar::Running(client.path().to_owned())),
             Err(error) => eprintln!("lightos: {error}; a private sidecar serves this command"),
         }
-    } else if !args.softgpu {
+    } else if !args.softgpu && args.duty.is_none() {
         match Client::connect(None) {
             Ok(client) => return Ok(Sidecar::Running(client.path().to_owned())),
             Err(AskError::NoSidecar(_)) => {}
             Err(error) => eprintln!("lightos: {error}; a private sidecar serves this command"),
         }
     }
-    Ok(Sidecar::Private(PrivateSidecar::start(args.softgpu, &args.log)?))
+    Ok(Sidecar::Private(PrivateSidecar::start(args)?))
 }
 
 /// Runs the command to its end, passing signals on.

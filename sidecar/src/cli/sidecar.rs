@@ -14,7 +14,8 @@ pub(super) fn main(args: SidecarArgs) -> Result<(), Failure> {
             return Err(Failure::failed("the parent process has ended"));
         }
     }
-    let config = Config::load(args.config.as_deref()).map_err(Failure::usage)?;
+    let mut config = Config::load(args.config.as_deref()).map_err(Failure::usage)?;
+    config.duty_percent = args.duty.unwrap_or(config.duty_percent);
     let log = args.log.unwrap_or_else(|| config.log.clone());
     logs::check(&log).map_err(|reason| Failure::usage(format!("log filter {log:?}: {reason}")))?;
     let socket = match args.socket.or_else(|| config.socket.clone()) {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use lightos_protocol::control::{Admin, AdminReply, DaemonStatus, DeviceReading, TenantReport, TenantState};
+use lightos_protocol::control::{
+    Admin, AdminReply, DaemonStatus, DeviceReading, Mode, TenantReport, TenantState,
+};
 use serde_json::json;
 
 use super::client::Client;
@@ -68,7 +70,10 @@ fn table(status: &DaemonStatus) -> String {
     if status.tenants.is_empty() {
         text.push_str("No programs.\n");
     } else {
-        let head = ["TENANT", "PID", "PROGRAM", "STATE", "AGE", "LAUNCHES", "COPIED", "MEMORY", "PEAK"];
+        let head = [
+            "TENANT", "PID", "PROGRAM", "MODE", "DUTY", "STATE", "AGE", "LAUNCHES", "COPIED", "MEMORY",
+            "PEAK",
+        ];
         let rows = status.tenants.iter().map(tenant_row);
         columns(&mut text, std::iter::once(head.map(str::to_owned)).chain(rows).collect());
     }
@@ -96,7 +101,7 @@ fn device_row(reading: &DeviceReading) -> [String; 6] {
     ]
 }
 
-fn tenant_row(tenant: &TenantReport) -> [String; 9] {
+fn tenant_row(tenant: &TenantReport) -> [String; 11] {
     let traffic = &tenant.traffic;
     let copied = traffic
         .host_to_device_bytes
@@ -113,6 +118,11 @@ fn tenant_row(tenant: &TenantReport) -> [String; 9] {
         tenant.tenant_id.to_string(),
         tenant.pid.to_string(),
         tenant.process_name.clone(),
+        match tenant.mode {
+            Mode::Sidecar => "sidecar".into(),
+            Mode::Local => "local".into(),
+        },
+        format!("{} %", f64::from(tenant.duty_permille) / 10.0),
         state,
         duration(tenant.age_seconds),
         traffic.launches.saturating_add(traffic.graph_launches).to_string(),

@@ -27,6 +27,9 @@ pub(super) fn tenant(tenant: &TenantReport) -> Value {
         "pid": tenant.pid,
         "program": tenant.process_name,
         "class": tenant.tenant_class,
+        "mode": tenant.mode,
+        "duty_percent": f64::from(tenant.duty_permille) / 10.0,
+        "held_seconds": tenant.traffic.held_ns as f64 / 1e9,
         "state": tenant.state,
         "seconds": tenant.age_seconds,
         // Every launch call; those of graphs are counted on their own as well.

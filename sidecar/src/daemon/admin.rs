@@ -2,6 +2,7 @@
 
 use lightos_protocol::control::{Admin, AdminReply, DaemonStatus};
 use lightos_protocol::socket::Channel;
+use lightos_protocol::verdict::Duty;
 
 use super::Daemon;
 use super::peer::Peer;
@@ -42,6 +43,19 @@ fn reply(daemon: &Daemon, peer: &Peer, question: &Admin) -> AdminReply {
         }
         Admin::ReportOfDescendants => {
             AdminReply::Report(daemon.tenants.reports(|_, lineage| lineage.contains(&peer.pid)))
+        }
+        Admin::SetDuty { tenant_id, permille } => {
+            let duty = Duty::permille(*permille);
+            let applied = daemon.tenants.set_duty(*tenant_id, duty);
+            match tenant_id {
+                Some(id) if applied.is_empty() => {
+                    AdminReply::Failed(format!("no program {id} runs; `lightos status` lists them"))
+                }
+                _ => {
+                    tracing::info!(uid = peer.uid, tenants = ?applied, duty = duty.as_permille(), "duty set");
+                    AdminReply::DutySet(applied)
+                }
+            }
         }
         Admin::Shutdown => AdminReply::ShuttingDown,
     }

@@ -12,7 +12,9 @@ use lightos_protocol::socket::Channel;
 
 use super::Options;
 use super::tenants::Leash;
-use crate::executor::control::{DeviceFacts, Ending, Notice, Setup};
+use crate::executor::control::{
+    DeviceFacts, Ending, IpcAnswer, IpcDenial, IpcGrant, IpcQuestion, Notice, Setup,
+};
 use crate::layout;
 
 /// Opening a device may take seconds on a machine with many of them. Shorter than the program's own patience, so that it learns why.
@@ -43,6 +45,7 @@ pub(super) struct ProgramFds {
     pub(super) ring: OwnedFd,
     pub(super) pages: OwnedFd,
     pub(super) pidfd: OwnedFd,
+    pub(super) verdict: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
@@ -105,8 +108,14 @@ impl ExecutorProcess {
         let child = command.spawn().map_err(StartError::Spawn)?;
         let process = Self { child, channel: Channel::from(ours) };
         let log = io::stderr();
-        let passed: [BorrowedFd<'_>; crate::executor::control::SETUP_FDS] =
-            [fds.socket.as_fd(), fds.ring.as_fd(), fds.pages.as_fd(), fds.pidfd.as_fd(), log.as_fd()];
+        let passed: [BorrowedFd<'_>; crate::executor::control::SETUP_FDS] = [
+            fds.socket.as_fd(),
+            fds.ring.as_fd(),
+            fds.pages.as_fd(),
+            fds.pidfd.as_fd(),
+            fds.verdict.as_fd(),
+            log.as_fd(),
+        ];
         process
             .channel
             .send(setup, &passed)
@@ -120,6 +129,9 @@ impl ExecutorProcess {
             Ok((Notice::Ready(facts), _)) => Ok(facts),
             Ok((Notice::Failed { unknown_device: true, message }, _)) => Err(StartError::Device(message)),
             Ok((Notice::Failed { message, .. }, _)) => Err(StartError::Failed(message)),
+            Ok((Notice::Ipc { .. }, _)) => {
+                Err(StartError::Failed("executor asked before it was ready".to_owned()))
+            }
             Ok((Notice::Ending(ending), _)) => Err(StartError::Failed(ending.to_string())),
             Err(error) => {
                 Err(StartError::Failed(format!("executor ended while it opened the device: {error}")))
@@ -134,7 +146,7 @@ impl ExecutorProcess {
     /// Handles by which others end the process.
     pub(super) fn leash(&self) -> io::Result<Leash> {
         let channel = self.channel.as_fd().try_clone_to_owned()?;
-        Ok(Leash { channel, process: crate::executor::pidfd(self.pid())? })
+        Ok(Leash { channel, process: Some(crate::executor::pidfd(self.pid())?) })
     }
 
     /// Ends a process that did not come up.
@@ -143,12 +155,26 @@ impl ExecutorProcess {
         let _ = self.child.wait();
     }
 
-    /// Waits for the end of the process and says how it came.
-    pub(super) fn wait(mut self) -> ExecutorExit {
+    /// Waits for the end of the process and says how it came. Until then its questions go to `broker`.
+    pub(super) fn wait(
+        mut self,
+        broker: impl Fn(IpcQuestion, Vec<OwnedFd>) -> Result<(IpcGrant, Option<OwnedFd>), IpcDenial>,
+    ) -> ExecutorExit {
         let mut ending = None;
-        while let Ok((notice, _)) = self.channel.recv::<Notice>(None) {
-            if let Notice::Ending(last) = notice {
-                ending = Some(last);
+        while let Ok((notice, fds)) = self.channel.recv::<Notice>(None) {
+            match notice {
+                Notice::Ending(last) => ending = Some(last),
+                Notice::Ipc { number, question } => {
+                    let (outcome, fd) = match broker(question, fds) {
+                        Ok((grant, fd)) => (Ok(grant), fd),
+                        Err(denial) => (Err(denial), None),
+                    };
+                    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+                    if let Err(error) = self.channel.send(&IpcAnswer { number, outcome }, &fds) {
+                        tracing::debug!(executor = self.pid(), %error, "answer not taken");
+                    }
+                }
+                Notice::Ready(_) | Notice::Failed { .. } => {}
             }
         }
         match self.child.wait() {

@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lightos_protocol::control::{
-    self, Admin, DeviceInfo, Hello, HelloReply, Limits, Opening, OpeningError, Purpose, RefusalReason,
+    self, Admin, DeviceInfo, Hello, HelloReply, Limits, Mode, Opening, OpeningError, Purpose, RefusalReason,
     Welcome,
 };
 use lightos_protocol::pages::SessionPages;
 use lightos_protocol::socket::Channel;
+use lightos_protocol::verdict::{Duty, VerdictWriter};
 
 use super::executors::{ExecutorProcess, ProgramFds, StartError};
 use super::peer::Peer;
 use super::tenants::Tenant;
-use super::{Daemon, admin};
+use super::{Daemon, admin, local};
 use crate::executor::control::{DeviceFacts, Setup};
 
 /// A peer says at once what it wants.
@@ -54,7 +55,8 @@ pub(super) fn serve(daemon: &Arc<Daemon>, stream: UnixStream, peer: &Peer) {
     let allowed = peer.is_allowed(own_uid, daemon.group);
     match opening.purpose {
         Purpose::Admin(question) => {
-            let may_ask = if question == Admin::Shutdown { peer.is_owner(own_uid) } else { allowed };
+            let orders = matches!(question, Admin::Shutdown | Admin::SetDuty { .. });
+            let may_ask = if orders { peer.is_owner(own_uid) } else { allowed };
             admin::answer(daemon, &channel, peer, may_ask, &question);
         }
         Purpose::Client(hello) => {
@@ -64,10 +66,14 @@ pub(super) fn serve(daemon: &Arc<Daemon>, stream: UnixStream, peer: &Peer) {
                 Err((RefusalReason::NotAllowed, format!("user {} may not use this sidecar", peer.uid)))
             };
             match outcome {
-                Ok((process, tenant)) => {
+                Ok(Served::Executor(process, tenant)) => {
                     // The program must see the executor's end as a hang-up: no copy of its socket stays here.
                     drop((channel, visit));
                     supervise(daemon, process, &tenant);
+                }
+                Ok(Served::Locally(pidfd, tenant)) => {
+                    drop(visit);
+                    local::attend(daemon, &channel, &pidfd, &tenant);
                 }
                 Err((reason, message)) => {
                     tracing::warn!(pid = peer.pid, %message, "program refused");
@@ -80,19 +86,28 @@ pub(super) fn serve(daemon: &Arc<Daemon>, stream: UnixStream, peer: &Peer) {
 
 type Refusal = (RefusalReason, String);
 
-/// Admits a program and starts its executor.
+/// An admitted program.
+enum Served {
+    /// By this executor.
+    Executor(ExecutorProcess, Arc<Tenant>),
+    /// By its own driver; the descriptor is a pidfd of it.
+    Locally(OwnedFd, Arc<Tenant>),
+}
+
+/// Admits a program, and starts its executor where it wants one.
 fn program(
     daemon: &Daemon,
     channel: &Channel,
     peer: &Peer,
     hello: Hello,
     fds: Vec<OwnedFd>,
-) -> Result<(ExecutorProcess, Arc<Tenant>), Refusal> {
+) -> Result<Served, Refusal> {
     let bad = |message: String| (RefusalReason::BadHello, message);
     let count = fds.len();
     let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
-    if count != control::HELLO_FDS {
-        return Err(bad(format!("hello came with {count} descriptors, not {}", control::HELLO_FDS)));
+    let wanted = hello.mode.hello_fds();
+    if count != wanted {
+        return Err(bad(format!("hello came with {count} descriptors, not {wanted}")));
     }
     let mut fd = |index: usize| fds[index].take().ok_or_else(|| bad("a descriptor is used twice".into()));
     let pages_fd = fd(control::HELLO_FD_PAGES)?;
@@ -102,19 +117,26 @@ fn program(
     let pidfd =
         crate::executor::pidfd(peer.pid).map_err(|error| bad(format!("pid {}: {error}", peer.pid)))?;
     let socket = channel.as_fd().try_clone_to_owned().map_err(|error| bad(error.to_string()))?;
+    let (verdict, verdict_fd) = VerdictWriter::create().map_err(|error| bad(error.to_string()))?;
+    verdict.set(Duty::permille(daemon.options.config.duty_percent * 10));
+    let (mode, device_uuid, environment) = (hello.mode, hello.device_uuid, hello.environment.clone());
+    let tenant = Tenant::new(&daemon.tenants, peer, hello, pages, verdict).map_err(bad)?;
+    if mode == Mode::Local {
+        refuse_while_stopping(daemon)?;
+        daemon.tenants.admit(&tenant).map_err(|message| (RefusalReason::TooManyTenants, message))?;
+        local::welcome(daemon, channel, &tenant, socket, &verdict_fd);
+        return Ok(Served::Locally(pidfd, tenant));
+    }
     let program = ProgramFds {
         socket,
         ring: fd(control::HELLO_FD_RING)?,
         pages: pages_fd,
         pidfd,
+        verdict: verdict_fd,
         stdout: fd(control::HELLO_FD_STDOUT)?,
         stderr: fd(control::HELLO_FD_STDERR)?,
     };
-    let (device_uuid, environment) = (hello.device_uuid, hello.environment.clone());
-    let tenant = Tenant::new(&daemon.tenants, peer, hello, pages).map_err(bad)?;
-    if daemon.stopping.load(Ordering::Relaxed) {
-        return Err((RefusalReason::ShuttingDown, "the sidecar is shutting down".into()));
-    }
+    refuse_while_stopping(daemon)?;
     daemon.tenants.admit(&tenant).map_err(|message| (RefusalReason::TooManyTenants, message))?;
     let setup = Setup {
         tenant: tenant.id,
@@ -135,7 +157,14 @@ fn program(
             daemon.tenants.forget(&tenant);
             (reason, error.to_string())
         })
-        .map(|process| (process, tenant))
+        .map(|process| Served::Executor(process, tenant))
+}
+
+fn refuse_while_stopping(daemon: &Daemon) -> Result<(), Refusal> {
+    if daemon.stopping.load(Ordering::Relaxed) {
+        return Err((RefusalReason::ShuttingDown, "the sidecar is shutting down".into()));
+    }
+    Ok(())
 }
 
 fn start(
@@ -158,7 +187,7 @@ fn start(
     };
     let device_arena_bytes = facts.device_arena_bytes;
     let device = device_info(facts);
-    daemon.tenants.serving(tenant, &device);
+    daemon.tenants.serving(tenant, Some(&device));
     let welcome = Welcome {
         tenant_id: tenant.id,
         tenant_class: tenant.class.clone(),
@@ -184,7 +213,8 @@ fn device_info(facts: DeviceFacts) -> DeviceInfo {
 /// Waits for the end of the executor and keeps the report.
 fn supervise(daemon: &Daemon, process: ExecutorProcess, tenant: &Arc<Tenant>) {
     tracing::info!(tenant = tenant.id, pid = tenant.pid, program = %tenant.name, executor = process.pid(), "tenant begins");
-    let exit = process.wait();
+    let exit = process.wait(|question, fds| daemon.broker.answer(tenant.id, question, fds));
+    daemon.broker.forget(tenant.id);
     match &exit {
         control::ExecutorExit::Clean => tracing::info!(tenant = tenant.id, pid = tenant.pid, "tenant ends"),
         exit => tracing::warn!(tenant = tenant.id, pid = tenant.pid, ?exit, "tenant ends"),

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lightos_protocol::control::{DeviceInfo, ExecutorExit, Hello, TenantReport, TenantState};
+use lightos_protocol::control::{DeviceInfo, ExecutorExit, Hello, Mode, TenantReport, TenantState};
 use lightos_protocol::pages::{COUNTER_ROWS, REASON_COUNT, SessionPages};
+use lightos_protocol::verdict::{Duty, VerdictWriter};
 
 use super::peer::Peer;
 use crate::config::Config;
@@ -19,16 +20,16 @@ const MAX_NAME_BYTES: usize = 128;
 /// The class of programs that ask for none; classes get a meaning with the governor's policies.
 const DEFAULT_CLASS: &str = "default";
 
-/// Handles of an executor process.
+/// By what the daemon ends its part in a program's life.
 #[derive(Debug)]
 pub(super) struct Leash {
-    /// Its channel: shutting it down asks for the end.
+    /// The channel to the executor, or to the program itself where it dispatches its calls: shutting it down asks for the end.
     pub(super) channel: OwnedFd,
-    /// Its pidfd, which can never name another process.
-    pub(super) process: OwnedFd,
+    /// The executor's pidfd, which can never name another process.
+    pub(super) process: Option<OwnedFd>,
 }
 
-/// A program and its executor.
+/// A program, and its executor where it has one.
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) id: u64,
@@ -38,6 +39,8 @@ pub(super) struct Tenant {
     lineage: Vec<u32>,
     pub(super) name: String,
     pub(super) class: String,
+    pub(super) mode: Mode,
+    verdict: VerdictWriter,
     hooks: Vec<String>,
     reasons: Vec<String>,
     pages: SessionPages,
@@ -53,6 +56,7 @@ impl Tenant {
         peer: &Peer,
         hello: Hello,
         pages: SessionPages,
+        verdict: VerdictWriter,
     ) -> Result<Arc<Self>, String> {
         if hello.hooks.len() > COUNTER_ROWS || hello.reasons.len() > REASON_COUNT {
             return Err(format!(
@@ -71,6 +75,8 @@ impl Tenant {
             lineage: peer.lineage(),
             name: printable(&hello.process_name),
             class: hello.tenant_class.unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
+            mode: hello.mode,
+            verdict,
             hooks: hello.hooks,
             reasons: hello.reasons,
             pages,
@@ -94,8 +100,8 @@ impl Tenant {
 
     /// Ends the executor without asking.
     fn kill(&self) {
-        if let Some(leash) = &*lock(&self.leash) {
-            let _ = rustix::process::pidfd_send_signal(&leash.process, rustix::process::Signal::KILL);
+        if let Some(Leash { process: Some(process), .. }) = &*lock(&self.leash) {
+            let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
         }
     }
 
@@ -106,6 +112,8 @@ impl Tenant {
             pid: self.pid,
             process_name: self.name.clone(),
             tenant_class: self.class.clone(),
+            mode: self.mode,
+            duty_permille: self.verdict.duty().as_permille(),
             state: *lock(&self.state),
             age_seconds: self.since.elapsed().as_secs_f64(),
             calls: counters.calls,
@@ -168,13 +176,27 @@ impl Tenants {
         Ok(())
     }
 
-    /// The executor is up.
-    pub(super) fn serving(&self, tenant: &Tenant, device: &DeviceInfo) {
+    /// The program is served, by an executor that has opened `device` where it has one.
+    pub(super) fn serving(&self, tenant: &Tenant, device: Option<&DeviceInfo>) {
         *lock(&tenant.state) = TenantState::Running;
         let mut registry = lock(&self.registry);
-        if !registry.devices.contains(device) {
+        if let Some(device) = device
+            && !registry.devices.contains(device)
+        {
             registry.devices.push(device.clone());
         }
+    }
+
+    /// Sets the share of time in which one program, or every running one, may launch. Returns the programs it applies to.
+    pub(super) fn set_duty(&self, tenant_id: Option<u64>, duty: Duty) -> Vec<u64> {
+        let registry = lock(&self.registry);
+        let wanted = registry.running.values().filter(|tenant| tenant_id.is_none_or(|id| id == tenant.id));
+        wanted
+            .map(|tenant| {
+                tenant.verdict.set(duty);
+                tenant.id
+            })
+            .collect()
     }
 
     /// Waits, at most `timeout`, until the executors of programs that are gone are gone as well: natively a program's device memory is
@@ -276,7 +298,12 @@ mod tests {
     }
 
     fn tenant(tenants: &Tenants, hello: Hello) -> Result<Arc<Tenant>, String> {
-        Tenant::new(tenants, &peer(std::process::id()), hello, SessionPages::create().unwrap().0)
+        made(tenants, std::process::id(), hello)
+    }
+
+    fn made(tenants: &Tenants, pid: u32, hello: Hello) -> Result<Arc<Tenant>, String> {
+        let (pages, verdict) = (SessionPages::create().unwrap().0, VerdictWriter::create().unwrap().0);
+        Tenant::new(tenants, &peer(pid), hello, pages, verdict)
     }
 
     #[test]
@@ -284,8 +311,7 @@ mod tests {
         let all = tenants(8, 8);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let living = tenant(&all, Hello::default()).unwrap();
-        let ended = Tenant::new(&all, &peer(child.id()), Hello::default(), SessionPages::create().unwrap().0);
-        let ended = ended.unwrap();
+        let ended = made(&all, child.id(), Hello::default()).unwrap();
         all.admit(&living).unwrap();
         all.admit(&ended).unwrap();
         // Not waited for yet, as under a busy shell.
@@ -330,6 +356,21 @@ mod tests {
         let own = std::process::id();
         assert_eq!(all.reports(|_, lineage| lineage.contains(&own)).len(), 2);
         assert_eq!(all.reports(|_, lineage| lineage.contains(&0)).len(), 0);
+    }
+
+    #[test]
+    fn a_duty_is_one_programs_or_everybodys() {
+        let all = tenants(8, 8);
+        let [a, b] = [0; 2].map(|_| tenant(&all, Hello::default()).unwrap());
+        all.admit(&a).unwrap();
+        all.admit(&b).unwrap();
+        let duties = || [a.report(None), b.report(None)].map(|report| report.duty_permille);
+        assert_eq!(duties(), [1000, 1000]);
+        assert_eq!(all.set_duty(Some(b.id), Duty::permille(0)), [b.id]);
+        assert_eq!(duties(), [1000, 0]);
+        assert_eq!(all.set_duty(None, Duty::permille(300)), [a.id, b.id]);
+        assert_eq!(duties(), [300, 300]);
+        assert!(all.set_duty(Some(99), Duty::FULL).is_empty());
     }
 
     #[test]

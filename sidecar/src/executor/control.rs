@@ -1,9 +1,14 @@
 //! What the daemon and an executor say to each other over the executor's stdin. Both are always the same binary.
+//!
+//! After the set-up the executor speaks and the daemon listens; the one thing that the executor waits for is the [`IpcAnswer`] to a question of
+//! its own.
 
+use lightos_protocol::request::IpcMemory;
+use lightos_protocol::request::ipc::{IpcPlace, IpcToken};
 use serde::{Deserialize, Serialize};
 
 /// Daemon to executor, once, with these descriptors in this order: the program's socket, its ring, its shared pages, a pidfd
-/// of its process, the log.
+/// of its process, its verdict page, the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
     pub tenant: u64,
@@ -21,7 +26,7 @@ pub struct Setup {
 }
 
 /// Descriptors that come with [`Setup`].
-pub const SETUP_FDS: usize = 5;
+pub const SETUP_FDS: usize = 6;
 
 /// Executor to daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +37,49 @@ pub enum Notice {
     Failed { message: String, unknown_device: bool },
     /// The executor ends, and why.
     Ending(Ending),
+    /// A question about memory shared by IPC handles; answered with an [`IpcAnswer`] of the same number.
+    Ipc { number: u64, question: IpcQuestion },
+}
+
+/// What an executor asks of the daemon's broker. Devices are named by their UUIDs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum IpcQuestion {
+    /// Others may open this allocation; the slab's descriptor comes along. Granted with a token.
+    Offer { device: [u8; 16], place: IpcPlace },
+    /// The end of an offer.
+    Withdraw { token: IpcToken },
+    /// The slab of another program's offer, as its handle describes it. Granted with the slab's descriptor.
+    Open { device: [u8; 16], memory: IpcMemory },
+}
+
+/// Daemon to executor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IpcAnswer {
+    pub number: u64,
+    pub outcome: Result<IpcGrant, IpcDenial>,
+}
+
+/// What an executor gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcGrant {
+    Token(IpcToken),
+    Withdrawn,
+    Slab,
+}
+
+/// Why it gets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcDenial {
+    /// There is no such offer: it was made up, withdrawn, or its program has ended.
+    Unknown,
+    /// The handle describes the memory otherwise than the offer did, or the offer makes no sense.
+    Mismatch,
+    /// The offer is the program's own.
+    Own,
+    /// The memory is another device's.
+    OtherDevice,
+    /// The program, or all programs together, have as many offers as can be kept.
+    TooMany,
 }
 
 /// The device as the executor opened it.

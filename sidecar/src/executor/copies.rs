@@ -3,6 +3,8 @@
 //! Nothing here waits: a copy that the program waits for writes a timeline word behind itself. Addresses are checked before the
 //! driver sees them, because in this process an address outside the shared ranges would mean the executor's own memory.
 
+mod boxes;
+
 use std::ffi::c_void;
 
 use lightos_protocol::arena;

@@ -55,6 +55,7 @@ impl Executor {
         let done = match op {
             Op::Launch => {
                 let view = LaunchView::parse(payload)?;
+                self.admit();
                 self.launch(&view)
             }
             Op::Memcpy => {
@@ -91,6 +92,7 @@ impl Executor {
             }
             Op::GraphLaunch => {
                 let launch = record::read_exact(payload)?;
+                self.admit();
                 self.graph_launch(&launch)
             }
             Op::HostFunc => {
@@ -115,12 +117,25 @@ impl Executor {
         Ok(done.map(|()| Reply::Done))
     }
 
+    /// Holds the next launch, and with it all that follows in program order, for as long as policy says. The end of the program or of
+    /// the daemon ends this process meanwhile.
+    fn admit(&self) {
+        if !self.verdict.is_go() {
+            let held = self.verdict.wait(|| false);
+            let nanoseconds = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+            self.pages.counters().traffic().held_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+        }
+    }
+
     fn request(&mut self, request: Request) -> Result<Reply, CuError> {
         match request {
             Request::Memory(request) => self.memory_request(request),
             Request::Module(request) => self.module_request(request),
+            Request::Ipc(request) => self.ipc_request(request),
             Request::Stream(request) => self.stream_request(request),
             Request::Graph(request) => self.graph_request(request),
+            Request::Array(request) => self.array_request(request),
+            Request::Texture(request) => self.texture_request(request),
             Request::Context(request) => context::request(request),
             Request::Ping => Ok(Reply::Done),
         }

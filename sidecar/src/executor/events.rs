@@ -10,16 +10,20 @@
 use lightos_protocol::record::{EventRecord, StreamWaitEvent};
 use rustc_hash::FxHashMap;
 
-use super::Executor;
 use super::driver::{CuError, check, sys};
+use super::{Executor, ipc};
 
-/// `CU_EVENT_DISABLE_TIMING`: the one flag that matters here. Nobody blocks on the executor's events, and none is shared.
-const EVENT_FLAGS: u32 = 2;
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: u32 = 2;
+/// `CU_EVENT_INTERPROCESS`. Nobody blocks on the executor's events, so `CU_EVENT_BLOCKING_SYNC` does not matter.
+const INTERPROCESS: u32 = 4;
 
 /// The program's events.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     table: FxHashMap<u64, Event>,
+    /// Streams that wait for events apart from the program's, see [`Events::wait_apart`].
+    apart: Vec<sys::CUstream>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +47,7 @@ impl Event {
 fn create(flags: u32) -> Result<sys::CUevent, CuError> {
     let mut raw = std::ptr::null_mut();
     // SAFETY: `raw` is a valid out-pointer; the context is current on the ring thread.
-    check(unsafe { sys::cuEventCreate(&mut raw, flags & EVENT_FLAGS) })?;
+    check(unsafe { sys::cuEventCreate(&mut raw, flags & (DISABLE_TIMING | INTERPROCESS)) })?;
     Ok(raw)
 }
 
@@ -64,12 +68,52 @@ impl Events {
 
     pub(super) fn create(&mut self, handle: u64, flags: u32) -> Result<(), CuError> {
         let raw = create(flags)?;
-        let before_word = if flags & EVENT_FLAGS == 0 { Some(create(flags)?) } else { None };
-        match self.table.insert(handle, Event { raw, before_word }) {
+        let before_word = if flags & DISABLE_TIMING == 0 { Some(create(flags)?) } else { None };
+        self.insert(handle, Event { raw, before_word })
+    }
+
+    fn insert(&mut self, handle: u64, event: Event) -> Result<(), CuError> {
+        match self.table.insert(handle, event) {
             // The program's context was reset, which ended the event of this handle without a call.
             Some(old) => old.destroy(),
             None => Ok(()),
         }
+    }
+
+    /// The driver's handle of an event that other processes may open.
+    pub(super) fn ipc_handle(&self, handle: u64) -> Result<[u8; 64], CuError> {
+        let mut found = sys::CUipcEventHandle { reserved: [0; 64] };
+        // SAFETY: the event is live and the out-pointer valid.
+        check(unsafe { sys::cuIpcGetEventHandle(&mut found, self.find(handle)?.raw) })?;
+        Ok(ipc::bytes_of(found))
+    }
+
+    /// Opens another process's event under the program's handle for it.
+    pub(super) fn ipc_open(&mut self, handle: u64, shared: [u8; 64]) -> Result<(), CuError> {
+        let raw = ipc::open_event(shared)?;
+        self.insert(handle, Event { raw, before_word: None })
+    }
+
+    /// A stream that waits for the event's latest record and for nothing else. No stream of the program's would do: the host's waits
+    /// are not part of what a context has under way.
+    pub(super) fn wait_apart(&mut self, event: u64) -> Result<sys::CUstream, CuError> {
+        let event = self.find(event)?.raw;
+        // SAFETY: streams of this table live as long as the process.
+        let idle = |stream: &sys::CUstream| check(unsafe { sys::cuStreamQuery(*stream) }).is_ok();
+        let stream = match self.apart.iter().copied().find(|stream| idle(stream)) {
+            Some(stream) => stream,
+            None => {
+                let mut stream = std::ptr::null_mut();
+                let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+                // SAFETY: a valid out-pointer; the context is current on the ring thread.
+                check(unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
+                self.apart.push(stream);
+                stream
+            }
+        };
+        // SAFETY: both handles are live.
+        check(unsafe { sys::cuStreamWaitEvent(stream, event, 0) })?;
+        Ok(stream)
     }
 
     /// Milliseconds between two recorded events.

@@ -3,7 +3,7 @@
 //! A slab is created here, mapped here and, through its exported descriptor, mapped by the program at the same address. The physical handle is
 //! released once it is mapped: the mappings keep the memory, and it returns to the device when both are gone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use lightos_protocol::arena;
@@ -16,7 +16,16 @@ use super::vmm::{self, Physical};
 /// The program's slabs: size in bytes by address.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    slabs: HashMap<u64, u64>,
+    slabs: BTreeMap<u64, u64>,
+}
+
+impl Memory {
+    /// Address and size of the slab that holds all of `[address, address + bytes)`.
+    pub(super) fn slab_around(&self, address: u64, bytes: u64) -> Option<(u64, u64)> {
+        let (&slab, &slab_bytes) = self.slabs.range(..=address).next_back()?;
+        let offset = address - slab;
+        (offset < slab_bytes && bytes <= slab_bytes - offset).then_some((slab, slab_bytes))
+    }
 }
 
 impl Executor {
@@ -39,11 +48,13 @@ impl Executor {
                 handle,
                 bytes,
                 location_type,
-                location_id: _,
+                location_id,
                 flags,
                 handle_types,
                 tag,
-            } => self.vmm_create(handle, bytes, location_type, (flags, handle_types), tag),
+            } => self.vmm_create(handle, bytes, (location_type, location_id), (flags, handle_types), tag),
+            MemoryRequest::VmmExport { handle, tag } => self.vmm_export(handle, tag),
+            MemoryRequest::VmmImport { handle, tag } => self.vmm_import(handle, tag),
             MemoryRequest::VmmMap { address, bytes, offset, handle } => {
                 self.vmm_map(address, bytes, offset, handle)
             }
@@ -63,7 +74,7 @@ impl Executor {
         if bytes == 0 || !arena::is_device_range(address, bytes) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, 0, 0)?;
+        let physical = Physical::create(vmm::location(self.context.device()), bytes, 0, 0)?;
         physical.map(address, bytes, 0)?;
         let shared = vmm::set_access(self.context.device(), address, bytes, vmm::READ_WRITE)
             .and_then(|()| physical.export())

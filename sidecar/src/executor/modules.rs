@@ -32,8 +32,10 @@ pub(crate) struct Modules {
 enum Image {
     /// Not needed yet.
     File(ImageFile),
+    /// A library that was loaded and shall be loaded anew.
+    Mapped(Mapped),
     /// With the bytes, where the driver was promised that they stay.
-    Loaded(Loaded, Option<Reservation>),
+    Loaded(Loaded, Option<Mapped>),
     /// The `CUmodule` of a library.
     OfLibrary(u64),
     /// The driver does not take it, and will not.
@@ -47,6 +49,14 @@ struct ImageFile {
     /// Of the image in the file.
     offset: u64,
     bytes: u64,
+    options: Vec<(u32, u64)>,
+}
+
+/// The bytes of an image, readable as long as this lives.
+#[derive(Debug)]
+struct Mapped {
+    _memory: Reservation,
+    address: u64,
     options: Vec<(u32, u64)>,
 }
 
@@ -75,8 +85,16 @@ impl Modules {
     /// The image of a `CUmodule` or (`library`) `CUlibrary`, loaded if it was not.
     pub(crate) fn loaded(&mut self, module: u64, library: bool) -> Result<Loaded, CuError> {
         let image = self.images.get_mut(&(module, library)).ok_or(CuError::INVALID_HANDLE)?;
-        let file = match image {
-            Image::File(file) => file,
+        let outcome = match image {
+            Image::File(file) => map(file).and_then(|mapped| Ok((load(&mapped, library)?, mapped))),
+            Image::Mapped(mapped) => match load(mapped, library) {
+                Ok(loaded) => {
+                    let empty = Image::Broken(CuError::INVALID_HANDLE);
+                    let Image::Mapped(mapped) = std::mem::replace(image, empty) else { unreachable!() };
+                    Ok((loaded, mapped))
+                }
+                Err(error) => Err(error),
+            },
             Image::Loaded(loaded, _) => return Ok(*loaded),
             Image::Broken(error) => return Err(*error),
             Image::OfLibrary(library) => {
@@ -84,9 +102,10 @@ impl Modules {
                 return self.loaded(library, true);
             }
         };
-        match load(file, library) {
-            Ok((loaded, memory)) => {
-                *image = Image::Loaded(loaded, memory);
+        match outcome {
+            Ok((loaded, mapped)) => {
+                // The driver keeps no pointer to a module's image.
+                *image = Image::Loaded(loaded, library.then_some(mapped));
                 Ok(loaded)
             }
             Err(error) => {
@@ -97,6 +116,29 @@ impl Modules {
                 Err(error)
             }
         }
+    }
+
+    /// Unloads a library that was loaded; its next use loads it again. The program announces its functions again as well.
+    fn renew(&mut self, library: u64) -> Result<(), CuError> {
+        let id = (library, true);
+        self.functions.retain(|_, function| function.image() != id);
+        let image = self.images.get_mut(&id).ok_or(CuError::INVALID_HANDLE)?;
+        match std::mem::replace(image, Image::Broken(CuError::INVALID_HANDLE)) {
+            Image::Loaded(Loaded::Library(raw), Some(mapped)) => {
+                *image = Image::Mapped(mapped);
+                // SAFETY: the handle was ours and has left the table, with all functions of it; its bytes stay mapped.
+                check(unsafe { sys::cuLibraryUnload(raw) })
+            }
+            other => {
+                *image = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether this is a `CUmodule` of the program.
+    pub(crate) fn knows(&self, module: u64) -> bool {
+        self.images.contains_key(&(module, false))
     }
 
     /// The driver's function for the program's `CUfunction` or `CUkernel`.
@@ -121,7 +163,7 @@ impl Modules {
                 // SAFETY: as above.
                 check(unsafe { sys::cuLibraryUnload(raw) })
             }
-            Image::File(_) | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
+            Image::File(_) | Image::Mapped(_) | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
         }
     }
 
@@ -148,8 +190,8 @@ impl Modules {
     }
 }
 
-/// The bytes of an image, mapped for as long as the reservation lives, and their address.
-fn map(file: &ImageFile) -> Result<(Reservation, *const c_void), CuError> {
+/// Maps the bytes of an image.
+fn map(file: &ImageFile) -> Result<Mapped, CuError> {
     const ALIGN: u64 = MAP_ALIGN_BYTES as u64;
     let unreadable = |error: std::io::Error| {
         tracing::warn!(%error, file.bytes, "an image cannot be mapped");
@@ -164,8 +206,8 @@ fn map(file: &ImageFile) -> Result<(Reservation, *const c_void), CuError> {
     let memory = Reservation::anywhere(mapped_bytes).map_err(unreadable)?;
     let address =
         memory.map(0, file.fd.as_fd(), start, mapped_bytes, Access::ReadOnly).map_err(unreadable)?;
-    let image = std::ptr::with_exposed_provenance::<c_void>((address + (file.offset - start)) as usize);
-    Ok((memory, image))
+    let address = address + (file.offset - start);
+    Ok(Mapped { _memory: memory, address, options: file.options.clone() })
 }
 
 /// The size of a sealed memfd, or of one of the program's regular files. If it cuts that one short later, its own executor faults.
@@ -179,13 +221,13 @@ fn file_bytes(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
     })
 }
 
-/// Hands the image to the driver. The driver copies a module; a library's bytes stay for it, in the mapping that is returned.
-fn load(file: &ImageFile, library: bool) -> Result<(Loaded, Option<Reservation>), CuError> {
-    let (memory, image) = map(file)?;
-    let count = file.options.len() as u32;
-    let mut names: Vec<u32> = file.options.iter().map(|(name, _)| *name).collect();
+/// Hands the image to the driver. The driver copies a module; a library's bytes have to stay for it.
+fn load(mapped: &Mapped, library: bool) -> Result<Loaded, CuError> {
+    let image = std::ptr::with_exposed_provenance::<c_void>(mapped.address as usize);
+    let count = mapped.options.len() as u32;
+    let mut names: Vec<u32> = mapped.options.iter().map(|(name, _)| *name).collect();
     let mut values: Vec<*mut c_void> =
-        file.options.iter().map(|(_, value)| std::ptr::without_provenance_mut(*value as usize)).collect();
+        mapped.options.iter().map(|(_, value)| std::ptr::without_provenance_mut(*value as usize)).collect();
     let (names, values) = (names.as_mut_ptr().cast::<sys::CUjit_option>(), values.as_mut_ptr());
     if library {
         let mut raw = std::ptr::null_mut();
@@ -198,12 +240,12 @@ fn load(file: &ImageFile, library: bool) -> Result<(Loaded, Option<Reservation>)
             let (options, values_of) = (preserved.as_mut_ptr(), yes.as_mut_ptr());
             sys::cuLibraryLoadData(&mut raw, image, names, values, count, options, values_of, 1)
         })?;
-        Ok((Loaded::Library(raw), Some(memory)))
+        Ok(Loaded::Library(raw))
     } else {
         let mut raw = std::ptr::null_mut();
         // SAFETY: as above; the driver keeps no pointer to a module's image.
         check(unsafe { sys::cuModuleLoadDataEx(&mut raw, image, count, names, values) })?;
-        Ok((Loaded::Module(raw), None))
+        Ok(Loaded::Module(raw))
     }
 }
 
@@ -235,9 +277,15 @@ impl Executor {
             ModuleRequest::LibraryModule { module, library } => {
                 modules.images.insert((module, false), Image::OfLibrary(library));
             }
+            ModuleRequest::Renew { library } => {
+                self.globals.forget(library);
+                modules.renew(library)?;
+            }
             ModuleRequest::Unload { module, library } => {
                 self.globals.forget(module);
-                modules.forget((module, library))?;
+                let forgotten = modules.forget((module, library));
+                self.references.keep(|module| modules.knows(module));
+                forgotten?;
             }
             ModuleRequest::Function { function, module, name, library } => {
                 let name = CString::new(name).map_err(|_| CuError::INVALID_VALUE)?;

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use lightos_protocol::pages::SessionPages;
 use lightos_protocol::ring::{Consumer, RingMemory};
 use lightos_protocol::socket::{Channel, SocketError};
+use lightos_protocol::verdict::Verdict;
 
 use super::control::{DeviceFacts, Ending, Notice, SETUP_FDS, Setup};
 use super::driver::{self, Context, StartError};
+use super::ipc::Ipc;
 use super::monitor::Watch;
 use super::status::SessionError;
 use super::{Executor, monitor};
@@ -34,6 +36,8 @@ enum OpenError {
     Ring(io::Error),
     #[error("shared pages: {0}")]
     Pages(io::Error),
+    #[error("verdict page: {0}")]
+    Verdict(io::Error),
     #[error("no monitor thread: {0}")]
     Monitor(io::Error),
     #[error(transparent)]
@@ -83,7 +87,7 @@ fn daemon_channel() -> io::Result<Channel> {
 
 fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Executor, Consumer), OpenError> {
     let fds: [OwnedFd; SETUP_FDS] = fds.try_into().map_err(|fds: Vec<_>| OpenError::Fds(fds.len()))?;
-    let [program, ring, pages, pidfd, log] = fds;
+    let [program, ring, pages, pidfd, verdict, log] = fds;
     logs::to_file(File::from(log), &setup.log);
     // The default hook would write into the program's stderr.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "executor panicked")));
@@ -91,6 +95,7 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
     let program = Arc::new(Channel::from(program));
     let ring = RingMemory::open(ring).map_err(OpenError::Ring)?;
     let pages = SessionPages::open(pages).map_err(OpenError::Pages)?;
+    let verdict = Verdict::open(&verdict).map_err(OpenError::Verdict)?;
     // From here on the process ends with the program, however long the driver takes to start.
     let opened = Arc::new(OnceLock::new());
     let watched = Watch { daemon: daemon.clone(), program: program.clone(), pidfd, context: opened.clone() };
@@ -99,7 +104,8 @@ fn open(daemon: &Arc<Channel>, setup: Setup, fds: Vec<OwnedFd>) -> Result<(Execu
     driver::load()?;
     let (context, device) = Context::open(setup.device, setup.device_uuid)?;
     let _ = opened.set(context);
-    let executor = Executor::new(context, Arc::new(pages), program)?;
+    let ipc = Ipc::new(daemon.clone(), device.uuid);
+    let executor = Executor::new(context, Arc::new(pages), verdict, program, ipc)?;
     let library = driver::library_path().map(|path| path.display().to_string()).unwrap_or_default();
     let facts = DeviceFacts {
         ordinal: device.ordinal,

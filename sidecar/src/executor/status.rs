@@ -9,11 +9,13 @@ use lightos_protocol::mapping::Reservation;
 use lightos_protocol::pages::{ExecutorState, ReplyError, SessionPages};
 use lightos_protocol::request::Reply;
 use lightos_protocol::socket::Channel;
+use lightos_protocol::verdict::Verdict;
 
 use super::Executor;
 use super::dispatch::Violation;
 use super::driver::{self, Context, CuError, check, sys};
 use super::fds::Fds;
+use super::ipc::Ipc;
 
 /// Why a program's session cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,9 @@ impl Executor {
     pub(crate) fn new(
         context: Context,
         pages: Arc<SessionPages>,
+        verdict: Verdict,
         program: Arc<Channel>,
+        ipc: Ipc,
     ) -> Result<Self, SessionError> {
         let device_arena_bytes = reserve_device_arena().map_err(SessionError::DeviceArena)?;
         let host_arena = Reservation::fixed(arena::HOST_ARENA_BASE, arena::HOST_ARENA_BYTES)
@@ -53,6 +57,7 @@ impl Executor {
         Ok(Self {
             context,
             pages,
+            verdict,
             fds: Fds::new(program),
             device_arena_bytes,
             host_arena,
@@ -66,6 +71,10 @@ impl Executor {
             vmm: Default::default(),
             host: Default::default(),
             globals: Default::default(),
+            ipc,
+            arrays: Default::default(),
+            textures: Default::default(),
+            references: Default::default(),
             lost: None,
         })
     }
@@ -121,6 +130,7 @@ impl Executor {
             Err(CuError::NOT_READY) => Ok(()),
             Err(error) => Err(error),
         };
+        let outcome = outcome.and_then(|()| self.destroy_left_arrays());
         if let Err(error) = outcome {
             self.lose(error, "execution");
         }

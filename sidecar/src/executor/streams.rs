@@ -5,8 +5,8 @@
 //!
 //! Invariant: `used` is true for every stream that may have work which the joiner has not been told to wait for.
 
-use lightos_protocol::record::{StreamValue, Timeline, TimelineScope};
-use lightos_protocol::request::{Reply, StreamRequest};
+use lightos_protocol::record::{MemOpKind, StreamValue, Timeline, TimelineScope};
+use lightos_protocol::request::{MemOp, Reply, StreamRequest};
 use rustc_hash::FxHashMap;
 
 use super::Executor;
@@ -34,6 +34,37 @@ struct Stream {
 impl Default for Stream {
     fn default() -> Self {
         Self { raw: std::ptr::null_mut(), used: false }
+    }
+}
+
+/// `CUstreamBatchMemOpParams`: those for words and those without share the beginning.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct RawMemOp {
+    kind: u32,
+    plain_flags: u32,
+    address: u64,
+    value: u64,
+    flags: u32,
+    pad: u32,
+    rest: [u64; 2],
+}
+
+const _: () = assert!(size_of::<RawMemOp>() == size_of::<sys::CUstreamBatchMemOpParams>());
+
+impl RawMemOp {
+    pub(super) fn new(operation: MemOp) -> Self {
+        let MemOp { kind, flags, address, value } = operation;
+        let raw = Self { kind: kind.into(), ..Self::default() };
+        match kind.word_bytes() {
+            0 => Self { plain_flags: flags, ..raw },
+            _ => Self { address, value, flags, ..raw },
+        }
+    }
+
+    /// As the driver takes it.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut sys::CUstreamBatchMemOpParams {
+        std::ptr::from_mut(self).cast()
     }
 }
 
@@ -110,6 +141,17 @@ impl Streams {
         Ok(joiner.stream)
     }
 
+    /// Whether the device has done everything submitted so far.
+    pub(crate) fn is_idle(&mut self) -> Result<bool, CuError> {
+        let everything = self.joined()?;
+        // SAFETY: the joiner's stream lives as long as the process.
+        match check(unsafe { sys::cuStreamQuery(everything) }) {
+            Ok(()) => Ok(true),
+            Err(CuError::NOT_READY) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn destroy(&mut self, handle: u64) -> Result<(), CuError> {
         let stream = self.table.remove(&handle).ok_or(CuError::INVALID_HANDLE)?;
         if stream.used {
@@ -178,19 +220,27 @@ impl Executor {
         self.write_timeline(stream, mark.slot, mark.value)
     }
 
-    /// cuStreamWaitValue and cuStreamWriteValue on a word that both sides see.
+    /// cuStreamWaitValue, cuStreamWriteValue and the other operations of cuStreamBatchMemOp, on a word that both sides see.
     pub(crate) fn stream_value(&mut self, op: &StreamValue) -> Result<(), CuError> {
         let stream = self.streams.raw(op.stream)?;
         let (address, flags) = (op.address, op.flags);
+        let kind = MemOpKind::try_from(op.operation).map_err(|_| CuError::INVALID_VALUE)?;
         // SAFETY: `stream` is live; the driver validates address and flags, and a wrong address faults in this tenant's
         // context alone.
         check(unsafe {
-            match (op.wait != 0, op.width) {
-                (true, 32) => sys::cuStreamWaitValue32_v2(stream, address, op.value as u32, flags),
-                (true, 64) => sys::cuStreamWaitValue64_v2(stream, address, op.value, flags),
-                (false, 32) => sys::cuStreamWriteValue32_v2(stream, address, op.value as u32, flags),
-                (false, 64) => sys::cuStreamWriteValue64_v2(stream, address, op.value, flags),
-                _ => return Err(CuError::INVALID_VALUE),
+            match kind {
+                MemOpKind::WaitValue32 => {
+                    sys::cuStreamWaitValue32_v2(stream, address, op.value as u32, flags)
+                }
+                MemOpKind::WaitValue64 => sys::cuStreamWaitValue64_v2(stream, address, op.value, flags),
+                MemOpKind::WriteValue32 => {
+                    sys::cuStreamWriteValue32_v2(stream, address, op.value as u32, flags)
+                }
+                MemOpKind::WriteValue64 => sys::cuStreamWriteValue64_v2(stream, address, op.value, flags),
+                MemOpKind::Barrier | MemOpKind::FlushRemoteWrites => {
+                    let mut operation = RawMemOp::new(MemOp { kind, flags, address, value: op.value });
+                    sys::cuStreamBatchMemOp_v2(stream, 1, operation.as_mut_ptr(), 0)
+                }
             }
         })
     }

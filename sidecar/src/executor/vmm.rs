@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lightos_protocol::arena;
 
@@ -21,7 +21,7 @@ pub(crate) struct Vmm {
     allocations: HashMap<u64, Physical>,
 }
 
-/// Physical memory of the device. Dropping it releases the handle; mappings keep the memory itself.
+/// Physical memory of the device, or of the host where the device maps it. Dropping it releases the handle; mappings keep the memory itself.
 #[derive(Debug)]
 pub(super) struct Physical {
     handle: sys::CUmemGenericAllocationHandle,
@@ -32,7 +32,7 @@ impl Physical {
     /// `CUmemAllocationProp::allocFlags`: compression type in byte 0, GPUDirect RDMA in byte 1, usage in bytes 2 and 3.
     /// `handle_types` are further ways to export it that the program asked for.
     pub(super) fn create(
-        device: sys::CUdevice,
+        location: sys::CUmemLocation,
         bytes: u64,
         flags: u64,
         handle_types: u32,
@@ -41,7 +41,7 @@ impl Physical {
         let mut properties = sys::CUmemAllocationProp {
             type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
             requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-            location: location(device),
+            location,
             win32HandleMetaData: std::ptr::null_mut(),
             allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
                 compressionType: compression,
@@ -55,6 +55,25 @@ impl Physical {
         let mut handle = 0;
         // SAFETY: both pointers are valid for the call.
         check(unsafe { sys::cuMemCreate(&mut handle, bytes as usize, &properties, 0) })?;
+        Ok(Self { handle })
+    }
+
+    /// The memory behind another process's descriptor, which stays the caller's.
+    pub(super) fn import(fd: BorrowedFd<'_>) -> Result<Self, CuError> {
+        let mut handle = 0;
+        let os_handle = std::ptr::without_provenance_mut::<c_void>(fd.as_raw_fd() as usize);
+        let kind = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        // SAFETY: for this handle type the driver takes the descriptor's number in place of the pointer; `handle` is a valid out-pointer.
+        check(unsafe { sys::cuMemImportFromShareableHandle(&mut handle, os_handle, kind) })?;
+        Ok(Self { handle })
+    }
+
+    /// The memory that is mapped at an address.
+    pub(super) fn mapped_at(address: u64) -> Result<Self, CuError> {
+        let mut handle = 0;
+        let address = std::ptr::with_exposed_provenance_mut::<c_void>(address as usize);
+        // SAFETY: a valid out-pointer; the driver refuses an address at which nothing is mapped. The reference is released on drop.
+        check(unsafe { sys::cuMemRetainAllocationHandle(&mut handle, address) })?;
         Ok(Self { handle })
     }
 
@@ -89,12 +108,12 @@ impl Physical {
 
 impl Drop for Physical {
     fn drop(&mut self) {
-        // SAFETY: the handle came from cuMemCreate and is released once.
+        // SAFETY: one reference to the handle is this value's, and it is released once.
         let _ = unsafe { sys::cuMemRelease(self.handle) };
     }
 }
 
-fn location(device: sys::CUdevice) -> sys::CUmemLocation {
+pub(super) fn location(device: sys::CUdevice) -> sys::CUmemLocation {
     sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device }
 }
 
@@ -122,19 +141,42 @@ impl Executor {
         &mut self,
         number: u64,
         bytes: u64,
-        location_type: u32,
+        (location_type, location_id): (u32, i32),
         (flags, handle_types): (u64, u32),
         tag: u64,
     ) -> Result<(), CuError> {
-        if location_type != sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE as u32 {
-            return Err(CuError::NOT_SUPPORTED);
-        }
+        use sys::CUmemLocationType as Kind;
+        const DEVICE: u32 = Kind::CU_MEM_LOCATION_TYPE_DEVICE as u32;
+        const HOST: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST as u32;
+        const HOST_NUMA: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA as u32;
+        let host = |kind| sys::CUmemLocation { type_: kind, id: location_id };
+        let location = match location_type {
+            // The program's ordinal of the device is not this process's.
+            DEVICE => location(self.context.device()),
+            HOST => host(Kind::CU_MEM_LOCATION_TYPE_HOST),
+            HOST_NUMA => host(Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA),
+            _ => return Err(CuError::NOT_SUPPORTED),
+        };
         if self.vmm.allocations.contains_key(&number) {
             return Err(CuError::INVALID_VALUE);
         }
-        let physical = Physical::create(self.context.device(), bytes, flags, handle_types)?;
+        let physical = Physical::create(location, bytes, flags, handle_types)?;
         self.fds.send(tag, physical.export()?.as_fd())?;
         self.vmm.allocations.insert(number, physical);
+        Ok(())
+    }
+
+    pub(super) fn vmm_export(&mut self, number: u64, tag: u64) -> Result<(), CuError> {
+        let fd = self.vmm.allocations.get(&number).ok_or(CuError::INVALID_VALUE)?.export()?;
+        self.fds.send(tag, fd.as_fd())
+    }
+
+    pub(super) fn vmm_import(&mut self, number: u64, tag: u64) -> Result<(), CuError> {
+        let fd = self.fds.take(tag)?;
+        if self.vmm.allocations.contains_key(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.vmm.allocations.insert(number, Physical::import(fd.as_fd())?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The exported functions: one file per CUDA object, each a thin edge over the logic of the same name.
 
 pub mod array;
+pub mod batch;
 pub mod capture;
 pub mod context;
 pub mod copy;
@@ -27,8 +28,9 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 22] = [
+    let tables: [&'static [Export]; 23] = [
         array::TABLE,
+        batch::TABLE,
         capture::TABLE,
         context::TABLE,
         copy::TABLE,

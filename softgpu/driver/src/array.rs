@@ -3,12 +3,14 @@
 //! Texels lie row by row. An array's memory is a range of the address space like any other, so freeing and context destruction
 //! treat it as they treat allocations; its address is never given out.
 
+pub mod mipmapped;
+
 use std::sync::Arc;
 
 use lightos_softgpu_engine::exec::image::{Format, Geometry, Texels};
 
 use crate::abi::image::Array3dDescriptor;
-use crate::context;
+use crate::context::{self, Context};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
@@ -29,6 +31,8 @@ pub struct Array {
     pub context: u64,
     pub descriptor: Array3dDescriptor,
     pub texels: Texels,
+    /// The mipmapped array that it is a level of.
+    pub mipmapped: Option<u64>,
 }
 
 static ARRAYS: Table<Array> = Table::new();
@@ -105,7 +109,7 @@ fn limits(geometry: Geometry, flags: u32) -> &'static [&'static [i32]] {
     }
 }
 
-fn check_extents(descriptor: &Array3dDescriptor, geometry: Geometry, device: Device) -> Result {
+fn check_extents(descriptor: &Array3dDescriptor, limits: &[&[i32]], device: Device) -> Result {
     let extents = [descriptor.width, descriptor.height, descriptor.depth];
     let used = extents.iter().filter(|extent| **extent > 0);
     let within = |list: &&[i32]| {
@@ -113,20 +117,26 @@ fn check_extents(descriptor: &Array3dDescriptor, geometry: Geometry, device: Dev
             |(extent, id): (&usize, &i32)| device.attribute(*id).is_ok_and(|most| *extent <= most as usize);
         used.clone().zip(list.iter()).all(holds)
     };
-    if limits(geometry, descriptor.flags).iter().any(within) { Ok(()) } else { Err(Error::INVALID_VALUE) }
+    if limits.iter().any(within) { Ok(()) } else { Err(Error::INVALID_VALUE) }
 }
 
 /// `cuArray3DCreate`; `cuArrayCreate` has neither depth nor flags.
 pub fn create(descriptor: &Array3dDescriptor) -> Result<u64> {
     let context = context::healthy()?;
+    let geometry = geometry_of(descriptor)?;
+    check_extents(descriptor, limits(geometry, descriptor.flags), context.device)?;
+    make(&context, descriptor, None)
+}
+
+/// Makes an array of extents that were checked.
+fn make(context: &Context, descriptor: &Array3dDescriptor, mipmapped: Option<u64>) -> Result<u64> {
     let format = format_of(descriptor.format, descriptor.channels)?;
     let geometry = geometry_of(descriptor)?;
-    check_extents(descriptor, geometry, context.device)?;
     let row = descriptor.width as u64 * u64::from(format.bytes() * descriptor.channels);
     let (height, depth) = (descriptor.height.max(1), descriptor.depth.max(1));
     let pitch = row.next_multiple_of(ROW_ALIGNMENT);
     let slice = pitch * height as u64;
-    let start = memory::allocate_array(&context, slice * depth as u64)?;
+    let start = memory::allocate_array(context, slice * depth as u64)?;
     let texels = Texels {
         start,
         geometry,
@@ -139,13 +149,18 @@ pub fn create(descriptor: &Array3dDescriptor) -> Result<u64> {
         slice,
     };
     let handle = handle::fresh();
-    ARRAYS.insert(handle, Arc::new(Array { context: context.handle, descriptor: *descriptor, texels }));
+    ARRAYS.insert(
+        handle,
+        Arc::new(Array { context: context.handle, descriptor: *descriptor, texels, mipmapped }),
+    );
     Ok(handle)
 }
 
 /// `cuArrayDestroy`.
 pub fn destroy(handle: u64) -> Result {
     let context = context::healthy()?;
+    // A level ends with its mipmapped array alone.
+    find(handle).filter(|array| array.mipmapped.is_none()).ok_or(Error::INVALID_HANDLE)?;
     let array = ARRAYS.remove(handle).ok_or(Error::INVALID_HANDLE)?;
     context.synchronize()?;
     memory::free_array(array.texels.start);
@@ -155,6 +170,7 @@ pub fn destroy(handle: u64) -> Result {
 /// Forgets the arrays of a destroyed context; their memory goes with its other memory.
 pub(crate) fn forget_context(context: u64) {
     ARRAYS.retain(|array| array.context != context);
+    mipmapped::forget_context(context);
 }
 
 impl Array {

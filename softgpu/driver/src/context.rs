@@ -395,6 +395,9 @@ impl Context {
         *self.streams() = Streams::default();
         crate::event::forget_context(self.handle);
         crate::module::forget_context(self.handle);
+        if self.primary {
+            crate::library::forget_device(self.device);
+        }
         crate::texture::forget_context(self.handle);
         crate::array::forget_context(self.handle);
         crate::memory::forget_context(self.handle);

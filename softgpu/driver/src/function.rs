@@ -4,8 +4,8 @@
 //! handle are accepted wherever a function is asked for.
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use lightos_softgpu_engine::exec::KernelInfo;
 use lightos_softgpu_engine::profile::MAX_DEVICES;
@@ -48,7 +48,8 @@ pub struct Kernel {
     pub library: Arc<Library>,
     pub name: CString,
     pub info: KernelInfo,
-    pub functions: [OnceLock<u64>; MAX_DEVICES],
+    /// Handle by device; 0 where it was not used yet.
+    pub functions: [AtomicU64; MAX_DEVICES],
 }
 
 pub static FUNCTIONS: Table<Function> = Table::new();
@@ -71,14 +72,13 @@ impl Kernel {
     /// The kernel's function on a device; loads the library there if need be.
     pub fn function(&self, device: Device) -> Result<Arc<Function>> {
         let slot = &self.functions[device.index()];
-        let handle = match slot.get() {
-            Some(handle) => *handle,
-            None => {
-                let module = self.library.module(device)?;
-                let handle = module.function_for(&self.info.name, self.handle)?;
-                *slot.get_or_init(|| handle)
-            }
-        };
+        // The end of a primary context takes its device's functions along.
+        if let Some(function) = FUNCTIONS.get(slot.load(Ordering::Acquire)) {
+            return Ok(function);
+        }
+        let module = self.library.module(device)?;
+        let handle = module.function_for(&self.info.name, self.handle)?;
+        slot.store(handle, Ordering::Release);
         FUNCTIONS.get(handle).ok_or(Error::INVALID_HANDLE)
     }
 }

@@ -350,6 +350,11 @@ impl Graph {
         text + "}\n"
     }
 
+    /// References to the user objects that the graph keeps.
+    pub fn objects(&self) -> Vec<Arc<UserObject>> {
+        lock(&self.objects).clone()
+    }
+
     /// Keeps a reference to a user object until the graph is gone.
     pub fn retain(&self, object: Arc<UserObject>, count: usize) {
         lock(&self.objects).extend(std::iter::repeat_n(object, count));

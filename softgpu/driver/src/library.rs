@@ -88,6 +88,15 @@ pub fn unload(handle: u64) -> Result {
     Ok(())
 }
 
+/// The primary context of a device has ended, and with it the libraries' modules there: they are loaded anew at their next use.
+pub(crate) fn forget_device(device: Device) {
+    for library in LIBRARIES.all(|_| true) {
+        if let Some(module) = library.modules()[device.index()].take() {
+            module::forget(module.handle);
+        }
+    }
+}
+
 impl Library {
     fn modules(&self) -> std::sync::MutexGuard<'_, [Option<Arc<Module>>; MAX_DEVICES]> {
         self.modules.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

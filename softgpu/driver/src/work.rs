@@ -23,6 +23,7 @@ use crate::launch::KernelCall;
 use crate::memory;
 use crate::space::SPACE;
 use crate::stream::Stream;
+use crate::userobject::UserObject;
 
 /// The program's pointer, passed back to it untouched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub enum Task {
     FreeAt(u64),
     /// Memory of a graph that the tasks before need.
     Hold(Vec<Arc<Allocation>>),
+    /// User objects of a graph, kept until its launch is done.
+    Keep(Vec<Arc<UserObject>>),
     /// A graph's tasks, in order.
     Sequence(Vec<Task>),
 }
@@ -135,6 +138,7 @@ impl Task {
             Task::Await(marker) => marker.wait(),
             Task::FreeAt(start) => memory::finish_free(start),
             Task::Hold(allocations) => drop(allocations),
+            Task::Keep(objects) => drop(objects),
             Task::Sequence(tasks) => tasks.into_iter().for_each(|task| task.perform(context)),
             Task::Callback { function: Some(function), stream, data } => {
                 let status = context::poisoned().err().map_or(0, |error| error.0);

@@ -111,3 +111,22 @@ def primary_context_again(gpu: Session):
     function, data = gpu.function(STEP, "step"), gpu.empty(1024)
     gpu.launch(function, (2,), (128,), data, ctypes.c_int(1), ctypes.c_int(6), ctypes.c_int(256))
     return {"before": before, "inactive": inactive, "after": check(gpu.download(data, 256, np.int32), np.full(256, 6, np.int32))}
+
+
+@case
+def peers_on_one_device(gpu: Session):
+    """Peer access between contexts of one device, which no driver gives: each error by its name."""
+    other = ok(driver.cuCtxCreate(None, 0, gpu.device))
+    ok(driver.cuCtxSetCurrent(gpu.context))
+    results = {
+        "can": int(ok(driver.cuDeviceCanAccessPeer(gpu.device, gpu.device))),
+        "can with none": code(driver.cuDeviceCanAccessPeer(gpu.device, driver.CUdevice(77))),
+        "same device": code(driver.cuCtxEnablePeerAccess(other, 0)),
+        "itself": code(driver.cuCtxEnablePeerAccess(gpu.context, 0)),
+        "flags": code(driver.cuCtxEnablePeerAccess(other, 1)),
+        "null": code(driver.cuCtxEnablePeerAccess(driver.CUcontext(0), 0)),
+        "never enabled": code(driver.cuCtxDisablePeerAccess(other)),
+        "current": int(ok(driver.cuCtxGetCurrent())) == int(gpu.context),
+    }
+    ok(driver.cuCtxDestroy(other))
+    return results

@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 from cuda.bindings import driver
 
-from device import Session, code, ok
+from device import Session, code, launch_attribute, ok, parameters
 from registry import case
 
 
@@ -49,6 +49,77 @@ def bad_inputs(gpu: Session):
         "event flags": code(driver.cuEventCreate(0x80)),
         "still alive": launch(),
     }
+    gpu.synchronize()
+    return results
+
+
+@case
+def launch_limits(gpu: Session):
+    """What a function allows, by its own declaration and by what was asked for it: refused at the launch, in every way to launch."""
+    source = """
+    extern "C" __global__ void __launch_bounds__(128) narrow(int* p) { p[threadIdx.x] = 1; }
+    extern "C" __global__ void wide(int* p) { extern __shared__ int s[]; s[threadIdx.x] = 2; p[threadIdx.x] = s[threadIdx.x]; }
+    extern "C" __global__ void fixed(int* p) { __shared__ int s[8192]; s[threadIdx.x] = 3; __syncthreads(); p[threadIdx.x] = s[threadIdx.x ^ 1]; }
+    """
+    module = gpu.module(source)
+    narrow, wide, fixed = (ok(driver.cuModuleGetFunction(module, name)) for name in (b"narrow", b"wide", b"fixed"))
+    _keep, pointers = parameters(gpu.empty(4096))
+    args = ctypes.addressof(pointers)
+    dynamic = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    limit = int(ok(driver.cuDeviceGetAttribute(
+        driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, gpu.device)))
+
+    def plain(function, grid, block, shared=0):
+        return code(driver.cuLaunchKernel(function, *grid, *block, shared, 0, args, 0))
+
+    def cooperative(function, grid, block, shared=0):
+        return code(driver.cuLaunchCooperativeKernel(function, *grid, *block, shared, 0, args))
+
+    def extended(function, grid, block, shared=0, attributes=()):
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = block
+        config.sharedMemBytes, config.attrs, config.numAttrs = shared, list(attributes), len(attributes)
+        return code(driver.cuLaunchKernelEx(config, function, args, 0))
+
+    def node(function, grid, block, shared=0):
+        """By a graph: what adding the node says, or instantiating, or launching."""
+        wanted = driver.CUDA_KERNEL_NODE_PARAMS()
+        wanted.func = function
+        wanted.gridDimX, wanted.gridDimY, wanted.gridDimZ = grid
+        wanted.blockDimX, wanted.blockDimY, wanted.blockDimZ = block
+        wanted.sharedMemBytes, wanted.kernelParams = shared, args
+        graph = ok(driver.cuGraphCreate(0))
+        added = code(driver.cuGraphAddKernelNode(graph, None, 0, wanted))
+        if added != "CUDA_SUCCESS":
+            return [added]
+        made, executable = driver.cuGraphInstantiate(graph, 0)
+        return [added, made.name, code(driver.cuGraphLaunch(executable, 0))] if made == 0 else [added, made.name]
+
+    results, one = {}, (1, 1, 1)
+    for way in (plain, cooperative, extended, node):
+        results[way.__name__] = {
+            "grid zero": way(wide, (1, 0, 1), (32, 1, 1)),
+            "block zero": way(wide, one, (1, 1, 0)),
+            "block too large": way(wide, one, (2048, 1, 1)),
+            "block product too large": way(wide, one, (512, 2, 2)),
+            "beyond launch bounds": way(narrow, one, (256, 1, 1)),
+            "at launch bounds": way(narrow, one, (128, 1, 1)),
+            "dynamic without asking": way(wide, one, (32, 1, 1), 49152 + 1024),
+            "dynamic as given": way(wide, one, (32, 1, 1), 49152),
+            "dynamic beside fixed": way(fixed, one, (32, 1, 1), 16384 + 1024),
+            "dynamic beside fixed, as given": way(fixed, one, (32, 1, 1), 16384),
+        }
+    results["ask for too much"] = code(driver.cuFuncSetAttribute(wide, dynamic, limit + 1024))
+    results["ask beside fixed"] = code(driver.cuFuncSetAttribute(fixed, dynamic, limit - 32768 + 1024))
+    results["ask"] = code(driver.cuFuncSetAttribute(wide, dynamic, 65536))
+    results["asked"] = [plain(wide, one, (32, 1, 1), shared) for shared in (65536, 65537, limit)]
+    results["cooperative too large"] = [
+        cooperative(wide, (1 << 20, 1, 1), (32, 1, 1)),
+        extended(wide, (1 << 20, 1, 1), (32, 1, 1), attributes=[launch_attribute("COOPERATIVE", 1)]),
+    ]
+    gpu.synchronize()
+    results["still alive"] = plain(fixed, one, (32, 1, 1))
     gpu.synchronize()
     return results
 

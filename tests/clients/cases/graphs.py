@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 
 import numpy as np
 from cuda.bindings import driver
@@ -78,3 +80,44 @@ def explicit_graph(gpu: Session):
     ok(driver.cuGraphLaunch(execution, 0))
     gpu.synchronize()
     return {"out": check(gpu.download(out, 64, np.int32), np.full(64, 115, np.int32))}
+
+
+@case
+def user_objects_outlive_launches(gpu: Session):
+    """What a graph keeps is let go when its last executable graph is gone and its work is done, not before."""
+    stream = ok(driver.cuStreamCreate(1))
+    word, flag = gpu.empty(64), gpu.empty(64)
+    alive = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def gone(_):
+        alive.append("gone")
+
+    destroy = driver.CUhostFn(ctypes.cast(gone, ctypes.c_void_p).value)
+    kept = ok(driver.cuUserObjectCreate(0, destroy, 1, 1))
+    spin = gpu.function(
+        'extern "C" __global__ void spin(volatile int* go, int* done) { while (!*go) {} *done = 1; }', "spin")
+    ok(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+    gpu.launch(spin, (1,), (1,), word, flag, stream=stream)
+    graph = ok(driver.cuStreamEndCapture(stream))
+    ok(driver.cuGraphRetainUserObject(graph, kept, 1, driver.CUuserObjectRetain_flags.CU_GRAPH_USER_OBJECT_MOVE))
+    execution = ok(driver.cuGraphInstantiate(graph, 0))
+    ok(driver.cuGraphDestroy(graph))
+    ok(driver.cuGraphLaunch(execution, stream))
+    seen = [list(alive)]
+    other = ok(driver.cuStreamCreate(1))
+
+    def release():
+        ok(driver.cuCtxSetCurrent(gpu.context))
+        seen.append(list(alive))
+        ok(driver.cuMemsetD32Async(word, 1, 1, other))
+
+    thread = threading.Timer(0.3, release)
+    thread.start()
+    ok(driver.cuGraphExecDestroy(execution))
+    thread.join()
+    ok(driver.cuStreamSynchronize(stream))
+    deadline = time.monotonic() + 10
+    while not alive and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return {"before": seen, "after": list(alive), "done": int(gpu.download(flag, 1, np.int32)[0])}

@@ -112,3 +112,21 @@ def small_allocations_from_threads(gpu: Session):
         raise failures[0]
     bad = code(driver.cuMemFree(1 << 40))
     return {"counts": counts, "total": int(before[1]), "bad": bad}
+
+
+@case
+def exportable_pool(gpu: Session):
+    """A pool whose memory could be given to other processes, used in this one."""
+    props = driver.CUmemPoolProps()
+    props.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    props.handleTypes = driver.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
+    props.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    props.location.id = int(gpu.device)
+    pool = ok(driver.cuMemPoolCreate(props))
+    memory = int(ok(driver.cuMemAllocFromPoolAsync(400, pool, 0)))
+    ok(driver.cuMemsetD32Async(memory, 6, 100, 0))
+    seen = check(gpu.download(memory, 100, np.int32), np.full(100, 6, np.int32))
+    ok(driver.cuMemFreeAsync(memory, 0))
+    ok(driver.cuStreamSynchronize(0))
+    ok(driver.cuMemPoolDestroy(pool))
+    return seen

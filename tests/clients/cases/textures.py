@@ -1,4 +1,4 @@
-"""Arrays, textures and surfaces. Texels are small integers and weights multiples of 1/8, so that every filter is exact."""
+"""Textures and surfaces. Texels are small integers and weights multiples of 1/8, so that every filter is exact."""
 
 from __future__ import annotations
 
@@ -202,4 +202,98 @@ def surface_write_then_read(gpu: Session):
     results["past the end"] = code(driver.cuMemcpyHtoA(array, 0, patch.ctypes.data, 4))
     ok(driver.cuSurfObjectDestroy(surface))
     ok(driver.cuArrayDestroy(array))
+    return results
+
+
+GATHER = """
+extern "C" __global__ void gather(cudaTextureObject_t image, float* out, int width, int height)
+{
+    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x < width && y < height)
+        out[y * width + x] = tex2D<float>(image, x + 0.5f, y + 0.5f);
+}
+"""
+
+
+def pitched_resource(pointer: int, dtype, channels: int, width: int, height: int, pitch: int):
+    resource = driver.CUDA_RESOURCE_DESC()
+    resource.resType = driver.CUresourcetype.CU_RESOURCE_TYPE_PITCH2D
+    rows = resource.res.pitch2D
+    rows.devPtr, rows.format, rows.numChannels = driver.CUdeviceptr(pointer), FORMATS[np.dtype(dtype)], channels
+    rows.width, rows.height, rows.pitchInBytes = width, height, pitch
+    return resource
+
+
+@case
+def textures_of_pitched_and_pinned_memory(gpu: Session):
+    """Textures read what the program writes to their memory later: device memory with a pitch, pinned memory by index."""
+    width, height = 40, 24
+    image = np.random.default_rng(14).integers(-100, 100, (height, width)).astype(np.float32)
+    pointer, pitch = ok(driver.cuMemAllocPitch(4 * width, height, 4))
+    pointer = int(pointer)
+    resource = pitched_resource(pointer, np.float32, 1, width, height, pitch)
+    rows = texture(resource, MODES.CU_TR_ADDRESS_MODE_CLAMP, False)
+    copy = driver.CUDA_MEMCPY2D()
+    copy.srcMemoryType, copy.srcHost, copy.srcPitch = driver.CUmemorytype.CU_MEMORYTYPE_HOST, image.ctypes.data, 4 * width
+    copy.dstMemoryType, copy.dstDevice = driver.CUmemorytype.CU_MEMORYTYPE_DEVICE, driver.CUdeviceptr(pointer)
+    copy.dstPitch, copy.WidthInBytes, copy.Height = pitch, 4 * width, height
+    ok(driver.cuMemcpy2D(copy))
+    out, gather = gpu.empty(image.nbytes), gpu.function(GATHER, "gather")
+    gpu.launch(gather, (5, 3), (8, 8), handle(rows), out, ctypes.c_int(width), ctypes.c_int(height))
+    results = {"pitched": check(gpu.download(out, image.shape, np.float32), image)}
+    n = 512
+    host = int(ok(driver.cuMemHostAlloc(8 * n, driver.CU_MEMHOSTALLOC_DEVICEMAP)))
+    device = int(ok(driver.cuMemHostGetDevicePointer(host, 0)))
+    table = np.frombuffer((ctypes.c_uint8 * (8 * n)).from_address(host), np.int32).reshape(n, 2)
+    table[:] = np.arange(2 * n).reshape(n, 2)
+    line = texture(linear_resource(device, np.int32, 2, 8 * n), MODES.CU_TR_ADDRESS_MODE_CLAMP, False)
+    order, picked = gpu.upload(np.arange(n, dtype=np.int32)[::-1].copy()), gpu.empty(8 * n)
+    gpu.launch(gpu.function(PICK, "pick"), (n // 128,), (128,), handle(line), order, picked, ctypes.c_int(n))
+    results["pinned"] = check(gpu.download(picked, (n, 2), np.int32), table[::-1].copy())
+    wrong = {"unaligned": (pointer + 4, width, height, pitch), "odd pitch": (pointer, width, height, pitch - 4),
+             "wide": (pointer, pitch, height, pitch), "nothing": (0, width, height, pitch), "flat": (pointer, width, 0, pitch)}
+    for label, (start, *size) in wrong.items():
+        bad = pitched_resource(start, np.float32, 1, *size)
+        results[label] = code(driver.cuTexObjectCreate(bad, driver.CUDA_TEXTURE_DESC(), None))
+    for gone in (rows, line):
+        ok(driver.cuTexObjectDestroy(gone))
+    return results
+
+
+@case
+def object_queries(gpu: Session):
+    """Objects are described as they were made, whatever happened to the program's structures since."""
+    array = make_array(np.uint8, 64, 32, channels=4, flags=SURFACE_LDST)
+    wanted = driver.CUDA_TEXTURE_DESC()
+    wanted.addressMode = [MODES.CU_TR_ADDRESS_MODE_WRAP, MODES.CU_TR_ADDRESS_MODE_MIRROR, MODES.CU_TR_ADDRESS_MODE_CLAMP]
+    wanted.filterMode, wanted.flags = driver.CUfilter_mode.CU_TR_FILTER_MODE_LINEAR, NORMALIZED
+    wanted.borderColor = [0.25, 0.5, 0.75, 1.0]
+    resource = array_resource(array)
+    made = ok(driver.cuTexObjectCreate(resource, wanted, None))
+    wanted.flags = 0
+    found = ok(driver.cuTexObjectGetTextureDesc(made))
+    results = {"modes": [mode.name for mode in found.addressMode], "filter": found.filterMode.name, "flags": found.flags,
+               "border": list(found.borderColor)}
+    held = ok(driver.cuTexObjectGetResourceDesc(made))
+    results["resource"] = [held.resType.name, held.flags, int(held.res.array.hArray) == int(array)]
+    results["no view"] = code(driver.cuTexObjectGetResourceViewDesc(made))
+    memory = gpu.empty(4096)
+    line = texture(linear_resource(memory, np.float32, 1, 4096), MODES.CU_TR_ADDRESS_MODE_CLAMP, False)
+    held = ok(driver.cuTexObjectGetResourceDesc(line)).res.linear
+    results["linear"] = [int(held.devPtr) == memory, held.format.name, held.numChannels, held.sizeInBytes]
+    drawn = ok(driver.cuSurfObjectCreate(resource))
+    held = ok(driver.cuSurfObjectGetResourceDesc(drawn))
+    results["surface"] = [held.resType.name, int(held.res.array.hArray) == int(array)]
+    integers = make_array(np.int32, 8, 8)
+    results["filtered integers"] = code(driver.cuTexObjectCreate(array_resource(integers), found, None))
+    results["no surface of memory"] = code(driver.cuSurfObjectCreate(linear_resource(memory, np.float32, 1, 4096)))
+    results["beyond memory"] = code(
+        driver.cuTexObjectCreate(linear_resource(memory, np.float32, 1, 1 << 40), driver.CUDA_TEXTURE_DESC(), None))
+    for gone in (made, line):
+        ok(driver.cuTexObjectDestroy(gone))
+    ok(driver.cuSurfObjectDestroy(drawn))
+    results["gone"] = [code(driver.cuTexObjectGetTextureDesc(made)), code(driver.cuTexObjectDestroy(made)),
+                       code(driver.cuSurfObjectGetResourceDesc(drawn)), code(driver.cuSurfObjectDestroy(drawn))]
+    for gone in (array, integers):
+        ok(driver.cuArrayDestroy(gone))
     return results

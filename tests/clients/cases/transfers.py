@@ -159,7 +159,6 @@ def pointer_attributes(gpu: Session):
     names = driver.CUpointer_attribute
     asked = [names.CU_POINTER_ATTRIBUTE_CONTEXT, names.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, names.CU_POINTER_ATTRIBUTE_DEVICE_POINTER,
              names.CU_POINTER_ATTRIBUTE_HOST_POINTER, names.CU_POINTER_ATTRIBUTE_IS_MANAGED, names.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL]
-    # Without IS_LEGACY_CUDA_IPC_CAPABLE: LightOS says no where native says yes, and refuses the export.
     more = ["RANGE_START_ADDR", "RANGE_SIZE", "MAPPED", "ALLOWED_HANDLE_TYPES", "MEMPOOL_HANDLE", "SYNC_MEMOPS"]
     host, _view = pinned(1000)
     device, pageable = gpu.empty(4000), np.zeros(100, np.int32)

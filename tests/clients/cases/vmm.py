@@ -186,3 +186,48 @@ def timeline_of_deferred_frees(gpu: Session):
     ok(driver.cuMemFreeHost(host))
     want = 20 * (np.arange(1000, dtype=np.int32) + 1)
     return {"seen": seen, "data": check(gpu.download(cell, 1000, np.int32), want)}
+
+
+@case
+def memory_of_the_host(gpu: Session):
+    """NCCL's host buffers: physical memory of the host or of a NUMA node, mapped for the device and for the processor."""
+    size, results = 4 * MIB, {}
+    kinds = driver.CUmemLocationType
+    function = gpu.function(BUMP, "bump")
+    for name, kind in (("host", kinds.CU_MEM_LOCATION_TYPE_HOST), ("node", kinds.CU_MEM_LOCATION_TYPE_HOST_NUMA)):
+        prop = properties(gpu)
+        prop.location.type, prop.location.id = kind, 0
+        handle = ok(driver.cuMemCreate(size, prop, 0))
+        address = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
+        ok(driver.cuMemMap(address, size, 0, handle, 0))
+        processor = driver.CUmemAccessDesc()
+        processor.location, processor.flags = prop.location, access(gpu)[0].flags
+        ok(driver.cuMemSetAccess(address, size, [*access(gpu), processor], 2))
+        view = np.frombuffer((ctypes.c_char * size).from_address(address), np.int32)
+        view[:] = np.arange(size // 4, dtype=np.int32)
+        fill(gpu, function, address, 1000, 1)
+        gpu.synchronize()
+        bumped = check(view[:1001].copy(), np.concatenate([2 * np.arange(1000, dtype=np.int32) + 1, [1000]]).astype(np.int32))
+        # As a host pointer and as a device's, from and to every kind of memory; a synchronous copy is done when it returns.
+        device, array = gpu.empty(4000), np.full(1000, 8, np.int32)
+        ok(driver.cuMemcpyHtoD(device, address, 4000))
+        up = check(gpu.download(device, 1000, np.int32), bumped[:1000])
+        ok(driver.cuMemcpyHtoD(address, array.ctypes.data, 4000))
+        check(view[:1000], array)
+        ok(driver.cuMemsetD32(address, 3, 500))
+        check(view[:500], np.full(500, 3, np.int32))
+        ok(driver.cuMemcpyDtoH(address + 4000, device, 4000))
+        check(view[1000:2000], bumped[:1000])
+        ok(driver.cuMemcpyDtoH(array.ctypes.data, address + 4000, 4000))
+        found = ok(driver.cuMemGetAllocationPropertiesFromHandle(handle))
+        asked = driver.CUpointer_attribute
+        results[name] = {
+            "bumped": bumped, "up": up, "down": check(array, bumped[:1000]),
+            "location": [int(found.location.type), int(found.location.id)],
+            "kind": int(ok(driver.cuPointerGetAttribute(asked.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address))),
+            "host": int(ok(driver.cuPointerGetAttribute(asked.CU_POINTER_ATTRIBUTE_HOST_POINTER, address))) - address}
+        del view
+        ok(driver.cuMemRelease(handle))
+        ok(driver.cuMemUnmap(address, size))
+        ok(driver.cuMemAddressFree(address, size))
+    return results

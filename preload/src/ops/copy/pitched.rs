@@ -1,13 +1,13 @@
-//! Two- and three-dimensional copies of linear memory, reduced to linear copies where rows touch.
-//!
-//! Arrays are refused: their storage is not shared with the executor.
+//! Two- and three-dimensional copies. Those of linear memory are reduced to linear copies where rows touch; those with arrays go to
+//! [`boxes`].
 
 use std::ffi::c_void;
 
 use lightos_protocol::record::Memcpy2D;
 
-use super::staging::{self, CHUNK_BYTES};
-use super::{Place, Role, Wait, count, kind, place, transfer, wire};
+use super::staged;
+use super::staging::{self, CHUNK_BYTES, Chunk};
+use super::{Place, Role, Wait, boxes, count, kind, place, transfer, wire};
 use crate::edge::In;
 use crate::ops::memory::sidecar;
 use crate::ops::{capture, context, stream};
@@ -75,34 +75,35 @@ const _: () = {
     assert!(size_of::<Copy3D>() == 200);
 };
 
-const HOST: u32 = 1;
-const DEVICE: u32 = 2;
-const ARRAY: u32 = 3;
+/// `CU_MEMORYTYPE_*`.
+pub const HOST: u32 = 1;
+pub const DEVICE: u32 = 2;
+pub const ARRAY: u32 = 3;
 const UNIFIED: u32 = 4;
 
 /// One end, reduced to what a copy of linear memory needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Side {
-    address: u64,
-    role: Role,
+pub struct Side {
+    pub address: u64,
+    pub role: Role,
     /// Bytes from row to row.
-    pitch: u64,
+    pub pitch: u64,
     /// Bytes from slice to slice.
-    slice: u64,
+    pub slice: u64,
 }
 
 /// What is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    width: u64,
-    height: u64,
-    depth: u64,
+pub struct Extent {
+    pub width: u64,
+    pub height: u64,
+    pub depth: u64,
 }
 
 impl Side {
     /// # Errors
     /// `INVALID_VALUE` for unknown memory types, pitches shorter than what is copied of a row, sizes that overflow.
-    fn new(side: &Side3D, extent: Extent) -> Result<Self, CuResult> {
+    pub fn new(side: &Side3D, extent: Extent) -> Result<Self, CuResult> {
         let (base, role) = match side.memory_type {
             HOST => (side.host.expose_provenance() as u64, Role::Host),
             DEVICE => (side.device, Role::Device),
@@ -135,11 +136,13 @@ impl Side {
         self.slice.checked_mul(extent.depth - 1)?.checked_add(rows)?.checked_add(extent.width)
     }
 
-    fn place(&self, extent: Extent) -> Result<Place, CuResult> {
+    /// Which memory it is in.
+    pub fn place(&self, extent: Extent) -> Result<Place, CuResult> {
         place(self.address, self.reach(extent).ok_or(CuResult::INVALID_VALUE)?, self.role)
     }
 
-    fn at_slice(&self, z: u64) -> u64 {
+    /// The first byte of a slice.
+    pub fn at_slice(&self, z: u64) -> u64 {
         self.address + z * self.slice
     }
 }
@@ -174,17 +177,20 @@ fn run(copy: Copy3D, stream: u64, wait: Wait) -> Result<Outcome, CuResult> {
     if capture::captures(stream) {
         return Ok(Outcome::PassThrough(Reason::Capturing));
     }
-    if copy.src.memory_type == ARRAY || copy.dst.memory_type == ARRAY {
-        return Ok(Outcome::Refuse(Reason::Arrays));
-    }
     let extent =
         Extent { width: copy.width_bytes as u64, height: copy.height as u64, depth: copy.depth as u64 };
     if extent.width == 0 || extent.height == 0 || extent.depth == 0 {
         return Ok(Outcome::Done);
     }
+    if copy.src.memory_type == ARRAY || copy.dst.memory_type == ARRAY {
+        return Ok(boxes::copy(&copy, extent, stream, wait));
+    }
     let (dst, src) = (Side::new(&copy.dst, extent)?, Side::new(&copy.src, extent)?);
-    let (to, from) = (dst.place(extent)?, src.place(extent)?);
+    let (mut to, mut from) = (dst.place(extent)?, src.place(extent)?);
     let stream = wire(stream)?;
+    if wait == Wait::Yes && (to == Place::Staged || from == Place::Staged) {
+        (to, from) = staged::settle((dst.address, to), from, stream)?;
+    }
     for z in 0..extent.depth {
         slice((dst.at_slice(z), dst.pitch, to), (src.at_slice(z), src.pitch, from), extent, stream)?;
     }
@@ -200,11 +206,18 @@ type Rows = (u64, u64, Place);
 
 /// Copies one slice, without waiting for what need not be waited for.
 fn slice(dst: Rows, src: Rows, Extent { width, height, .. }: Extent, stream: u64) -> Result<(), CuResult> {
-    let ((dst, dst_pitch, to), (src, src_pitch, from)) = (dst, src);
+    let ((dst, dst_pitch, mut to), (src, src_pitch, mut from)) = (dst, src);
     if height == 1 || (dst_pitch == width && src_pitch == width) {
         return transfer((dst, to), (src, from), width * height, stream, Wait::No);
     }
     let pageable = to == Place::Pageable || from == Place::Pageable;
+    if to == Place::Staged || from == Place::Staged {
+        if !pageable {
+            return staged::copy((dst, dst_pitch, to), (src, src_pitch, from), (width, height), stream);
+        }
+        // Both ends are the program's own, and its memory that is not registered cannot be left for later.
+        (to, from) = staged::settle((dst, to), from, stream)?;
+    }
     if pageable && (width > CHUNK_BYTES || to == from) {
         return (0..height).try_for_each(|row| {
             transfer((dst + row * dst_pitch, to), (src + row * src_pitch, from), width, stream, Wait::No)
@@ -212,20 +225,6 @@ fn slice(dst: Rows, src: Rows, Extent { width, height, .. }: Extent, stream: u64
     }
     let session = sidecar()?;
     count(session, to, from, width * height);
-    if from == Place::Pageable {
-        return staging::upload_rows(
-            session,
-            (dst, dst_pitch),
-            to,
-            (src, src_pitch),
-            (width, height),
-            stream,
-        );
-    }
-    if to == Place::Pageable {
-        let size = (width, height);
-        return staging::download_rows(session, (dst, dst_pitch), (src, src_pitch), from, size, stream);
-    }
     let record = Memcpy2D {
         dst,
         dst_pitch,
@@ -237,7 +236,25 @@ fn slice(dst: Rows, src: Rows, Extent { width, height, .. }: Extent, stream: u64
         kind: kind(to, from).into(),
         ..Memcpy2D::default()
     };
-    session.send(&record, &[])
+    // Rows from the first of a group on, on the side that is not packed in the chunk.
+    let staged = |chunk: &mut Chunk, (first, height): (u64, u64)| {
+        let address = chunk.address;
+        chunk.lend(session, |(release_slot, release_value)| {
+            let group = Memcpy2D { height, release_slot, release_value, ..record };
+            let group = match from {
+                Place::Pageable => {
+                    Memcpy2D { dst: dst + first * dst_pitch, src: address, src_pitch: width, ..group }
+                }
+                _ => Memcpy2D { dst: address, dst_pitch: width, src: src + first * src_pitch, ..group },
+            };
+            session.send(&group, &[])
+        })
+    };
+    match (to, from) {
+        (_, Place::Pageable) => staging::upload_rows(session, (src, src_pitch), (width, height), staged),
+        (Place::Pageable, _) => staging::download_rows(session, (dst, dst_pitch), (width, height), staged),
+        _ => session.send(&record, &[]),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lightos_protocol::record::{Memcpy, Memcpy2D};
+use lightos_protocol::record::Memcpy;
 
 use super::{Place, kind};
 use crate::ops::host;
@@ -50,10 +50,16 @@ fn pool() -> MutexGuard<'static, Pool> {
 }
 
 impl Chunk {
-    /// The release word for the next record that uses this chunk: slot and value.
-    pub fn next_release(&mut self, session: &Session) -> (u32, u32) {
+    /// Has what `push` orders use the chunk until it writes the release word: slot and value. Where it is refused, nothing will write
+    /// that, and the chunk is as free as it was.
+    pub fn lend(
+        &mut self,
+        session: &Session,
+        push: impl FnOnce((u32, u32)) -> Result<(), CuResult>,
+    ) -> Result<(), CuResult> {
+        let before = self.value;
         self.value = session.slots().next_value(self.slot);
-        (self.slot, self.value)
+        push((self.slot, self.value)).inspect_err(|_| self.value = before)
     }
 
     /// Back to the pool; its last use may still be under way.
@@ -121,19 +127,21 @@ pub fn upload(
 ) -> Result<(), CuResult> {
     for (offset, length) in pieces(bytes) {
         let mut chunk = acquire(session)?;
-        let sent = move_bytes(chunk.address, src + offset, length).and_then(|()| {
-            let (release_slot, release_value) = chunk.next_release(session);
-            let record = Memcpy {
-                dst: dst.0 + offset,
-                src: chunk.address,
-                bytes: length,
-                stream,
-                kind: kind(dst.1, Place::Pinned).into(),
-                flags: 0,
-                release_slot,
-                release_value,
-            };
-            session.send(&record, &[])
+        let address = chunk.address;
+        let sent = move_bytes(address, src + offset, length).and_then(|()| {
+            chunk.lend(session, |(release_slot, release_value)| {
+                let record = Memcpy {
+                    dst: dst.0 + offset,
+                    src: address,
+                    bytes: length,
+                    stream,
+                    kind: kind(dst.1, Place::Pinned).into(),
+                    flags: 0,
+                    release_slot,
+                    release_value,
+                };
+                session.send(&record, &[])
+            })
         });
         chunk.put_back();
         sent?;
@@ -150,18 +158,20 @@ pub fn download(
     stream: u64,
 ) -> Result<(), CuResult> {
     let order = |chunk: &mut Chunk, (offset, length): (u64, u64)| {
-        let (release_slot, release_value) = chunk.next_release(session);
-        let record = Memcpy {
-            dst: chunk.address,
-            src: src.0 + offset,
-            bytes: length,
-            stream,
-            kind: kind(Place::Pinned, src.1).into(),
-            flags: 0,
-            release_slot,
-            release_value,
-        };
-        session.send(&record, &[])
+        let address = chunk.address;
+        chunk.lend(session, |(release_slot, release_value)| {
+            let record = Memcpy {
+                dst: address,
+                src: src.0 + offset,
+                bytes: length,
+                stream,
+                kind: kind(Place::Pinned, src.1).into(),
+                flags: 0,
+                release_slot,
+                release_value,
+            };
+            session.send(&record, &[])
+        })
     };
     let deliver =
         |chunk: &Chunk, (offset, length): (u64, u64)| move_bytes(dst + offset, chunk.address, length);
@@ -214,14 +224,13 @@ fn row_groups(width: u64, height: u64) -> impl Iterator<Item = (u64, u64)> {
 /// One end of a pitched copy: address and bytes from row to row.
 pub type Rows = (u64, u64);
 
-/// As [`upload`] for rows of `width` bytes, at most [`CHUNK_BYTES`] wide, which are packed in the chunk.
+/// As [`upload`] for rows of `width` bytes, at most [`CHUNK_BYTES`] wide, which are packed in the chunk. `order` has the device take a
+/// group of them, given by its first row and their number.
 pub fn upload_rows(
     session: &Session,
-    (dst, dst_pitch): Rows,
-    to: Place,
     (src, src_pitch): Rows,
     (width, height): (u64, u64),
-    stream: u64,
+    order: impl Fn(&mut Chunk, (u64, u64)) -> Result<(), CuResult>,
 ) -> Result<(), CuResult> {
     for (first, rows) in row_groups(width, height) {
         let mut chunk = acquire(session)?;
@@ -229,55 +238,20 @@ pub fn upload_rows(
             .try_for_each(|row| {
                 move_bytes(chunk.address + row * width, src + (first + row) * src_pitch, width)
             })
-            .and_then(|()| {
-                let (release_slot, release_value) = chunk.next_release(session);
-                let record = Memcpy2D {
-                    dst: dst + first * dst_pitch,
-                    dst_pitch,
-                    src: chunk.address,
-                    src_pitch: width,
-                    width_bytes: width,
-                    height: rows,
-                    stream,
-                    kind: kind(to, Place::Pinned).into(),
-                    pad: 0,
-                    release_slot,
-                    release_value,
-                };
-                session.send(&record, &[])
-            });
+            .and_then(|()| order(&mut chunk, (first, rows)));
         chunk.put_back();
         sent?;
     }
     Ok(())
 }
 
-/// As [`download`] for rows of `width` bytes, at most [`CHUNK_BYTES`] wide.
+/// As [`download`] for rows of `width` bytes, at most [`CHUNK_BYTES`] wide; `order` as in [`upload_rows`].
 pub fn download_rows(
     session: &Session,
     (dst, dst_pitch): Rows,
-    (src, src_pitch): Rows,
-    from: Place,
     (width, height): (u64, u64),
-    stream: u64,
+    order: impl Fn(&mut Chunk, (u64, u64)) -> Result<(), CuResult>,
 ) -> Result<(), CuResult> {
-    let order = |chunk: &mut Chunk, (first, rows): (u64, u64)| {
-        let (release_slot, release_value) = chunk.next_release(session);
-        let record = Memcpy2D {
-            dst: chunk.address,
-            dst_pitch: width,
-            src: src + first * src_pitch,
-            src_pitch,
-            width_bytes: width,
-            height: rows,
-            stream,
-            kind: kind(Place::Pinned, from).into(),
-            pad: 0,
-            release_slot,
-            release_value,
-        };
-        session.send(&record, &[])
-    };
     let deliver = |chunk: &Chunk, (first, rows): (u64, u64)| {
         (0..rows).try_for_each(|row| {
             move_bytes(dst + (first + row) * dst_pitch, chunk.address + row * width, width)

@@ -4,16 +4,19 @@
 //! either may be newer than this file.
 
 use super::Obstacle;
+use super::pageable;
 use super::walk::Walk;
 use crate::ops::function::{self, Unusable};
 use crate::ops::hostfn::{self, HostFn};
 use crate::ops::launch::params::{Arguments, with_packed};
-use crate::ops::{host, memory};
-use crate::outcome::Reason;
+use crate::ops::stream::MemOp;
+use crate::ops::{array, host, memory};
+use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 use cudarc::driver::sys;
+use lightos_protocol::arena::{Region, classify};
 use lightos_protocol::record::CopyKind;
-use lightos_protocol::request::{CopyDescriptor, GraphNode, NodeAttribute};
+use lightos_protocol::request::{ArrayPlace, CopyDescriptor, GraphNode, NodeAttribute};
 use std::ffi::c_void;
 
 /// `CUDA_KERNEL_NODE_PARAMS_v2` and `_v3`.
@@ -49,6 +52,16 @@ pub struct MemsetNode {
 pub struct HostNode {
     function: Option<HostFn>,
     data: *mut c_void,
+}
+
+/// `CUDA_BATCH_MEM_OP_NODE_PARAMS`, with which `_v2` agrees.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct BatchNode {
+    context: u64,
+    count: u32,
+    operations: *const MemOp,
+    flags: u32,
 }
 
 /// One side of a [`Copy3d`].
@@ -92,6 +105,7 @@ pub struct NodeParams {
 
 const _: () = assert!(size_of::<KernelNode>() == size_of::<sys::CUDA_KERNEL_NODE_PARAMS>());
 const _: () = assert!(size_of::<MemsetNode>() == size_of::<sys::CUDA_MEMSET_NODE_PARAMS>());
+const _: () = assert!(size_of::<BatchNode>() == size_of::<sys::CUDA_BATCH_MEM_OP_NODE_PARAMS>());
 const _: () = assert!(size_of::<Copy3d>() == size_of::<sys::CUDA_MEMCPY3D>());
 const _: () = assert!(size_of::<NodeParams>() == size_of::<sys::CUgraphNodeParams>());
 
@@ -105,11 +119,13 @@ pub mod kind {
     pub const EMPTY: u32 = 5;
     pub const WAIT_EVENT: u32 = 6;
     pub const EVENT_RECORD: u32 = 7;
+    pub const BATCH_MEM_OP: u32 = 12;
 }
 
 /// `CU_MEMORYTYPE_*`.
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+const ARRAY: u32 = 3;
 const UNIFIED: u32 = 4;
 
 impl KernelNode {
@@ -194,46 +210,128 @@ impl HostNode {
     }
 }
 
-impl Side {
-    /// Address of the first byte, and whether it is on the device.
-    fn resolve(&self) -> Result<(u64, bool), Obstacle> {
-        let base = match self.kind {
-            HOST => self.host,
-            DEVICE | UNIFIED => self.device,
-            _ => return Err(Obstacle::Refused(Reason::Arrays)),
-        };
-        let rows = self.z.wrapping_mul(self.height).wrapping_add(self.y);
-        let address = base.wrapping_add(rows.wrapping_mul(self.pitch).wrapping_add(self.x_bytes) as u64);
-        if self.kind != HOST && memory::is_device(address, 1) {
-            Ok((address, true))
-        } else if host::shared(address) {
-            Ok((address, false))
-        } else {
-            Err(Obstacle::Refused(Reason::PageableInGraph))
+/// Where one end of a copy begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Memory(u64, pageable::Place),
+    Array(ArrayPlace),
+}
+
+impl End {
+    fn is_device(self) -> bool {
+        matches!(self, Self::Array(_) | Self::Memory(_, pageable::Place::Device))
+    }
+
+    fn is_pageable(self) -> bool {
+        matches!(self, Self::Memory(_, pageable::Place::Pageable))
+    }
+
+    /// As an end of linear memory, which an array is not.
+    fn linear(self, side: &Side) -> Option<pageable::End> {
+        let Self::Memory(address, place) = self else { return None };
+        Some(pageable::End { address, place, pitch: side.pitch as u64, rows: side.height as u64 })
+    }
+
+    /// Address, pitch, rows from slice to slice; or the place in an array.
+    fn parts(self, side: &Side) -> (u64, u64, u64, Option<ArrayPlace>) {
+        match self {
+            Self::Memory(address, _) => (address, side.pitch as u64, side.height as u64, None),
+            Self::Array(place) => (0, 0, 0, Some(place)),
         }
     }
 }
 
+impl BatchNode {
+    /// For the driver to fill.
+    pub const EMPTY: Self = Self { context: 0, count: 0, operations: std::ptr::null(), flags: 0 };
+
+    /// # Safety
+    /// The list is null or has as many entries as the count says.
+    pub unsafe fn describe(self) -> Result<GraphNode, Obstacle> {
+        if self.operations.is_null() {
+            return Err(CuResult::INVALID_VALUE.into());
+        }
+        let described = (0..self.count as usize).map(|index| {
+            // SAFETY: not null, and below the count.
+            let operation = unsafe { self.operations.add(index).read_unaligned() };
+            operation.describe().map_err(|outcome| match outcome {
+                Outcome::Refuse(reason) => Obstacle::Refused(reason),
+                _ => Obstacle::Failed(CuResult::INVALID_VALUE),
+            })
+        });
+        described.collect::<Result<Vec<_>, _>>().map(GraphNode::MemOps)
+    }
+}
+
+impl Side {
+    fn resolve(&self) -> Result<End, Obstacle> {
+        let base = match self.kind {
+            HOST => self.host,
+            DEVICE | UNIFIED => self.device,
+            ARRAY => return self.array(),
+            _ => return Err(CuResult::INVALID_VALUE.into()),
+        };
+        let rows = self.z.wrapping_mul(self.height).wrapping_add(self.y);
+        let address = base.wrapping_add(rows.wrapping_mul(self.pitch).wrapping_add(self.x_bytes) as u64);
+        let place = if self.kind != HOST && memory::is_device(address, 1) {
+            pageable::Place::Device
+        } else if host::shared(address) {
+            pageable::Place::Pinned
+        } else if self.kind != DEVICE && classify(address) == Region::ClientHost && address != 0 {
+            pageable::Place::Pageable
+        } else {
+            // The local driver has taken it for memory of its own, which the executor does not have.
+            return Err(CuResult::INVALID_VALUE.into());
+        };
+        Ok(End::Memory(address, place))
+    }
+
+    /// The local driver has judged the box; the executor must have the array.
+    fn array(&self) -> Result<End, Obstacle> {
+        array::find(self.array).map_err(|outcome| match outcome {
+            Outcome::Refuse(reason) => Obstacle::Refused(reason),
+            _ => CuResult::INVALID_VALUE.into(),
+        })?;
+        let (x_bytes, y, z) = (self.x_bytes as u64, self.y as u64, self.z as u64);
+        Ok(End::Array(ArrayPlace { array: self.array, x_bytes, y, z }))
+    }
+}
+
 impl Copy3d {
-    pub fn describe(self) -> Result<GraphNode, Obstacle> {
-        let ((src, from_device), (dst, to_device)) = (self.src.resolve()?, self.dst.resolve()?);
-        let kind = match (from_device, to_device) {
+    pub fn describe(self, walk: &mut Walk) -> Result<GraphNode, Obstacle> {
+        let (from, to) = (self.src.resolve()?, self.dst.resolve()?);
+        if from.is_pageable() || to.is_pageable() {
+            let (Some(src), Some(dst)) = (from.linear(&self.src), to.linear(&self.dst)) else {
+                // The processor does not know how an array lies.
+                return Err(Obstacle::Refused(Reason::PageableInGraph));
+            };
+            let extent = [self.width_bytes as u64, self.height as u64, self.depth as u64];
+            let (body, staged) = pageable::describe(dst, src, extent)?;
+            walk.pending = Some(staged);
+            return Ok(walk.inside(body));
+        }
+        let kind = match (from.is_device(), to.is_device()) {
             (false, true) => CopyKind::HostToDevice,
             (true, false) => CopyKind::DeviceToHost,
             (true, true) => CopyKind::DeviceToDevice,
             (false, false) => CopyKind::HostToHost,
         };
+        let (src, src_pitch, src_height, src_array) = from.parts(&self.src);
+        let (dst, dst_pitch, dst_height, dst_array) = to.parts(&self.dst);
         Ok(GraphNode::Memcpy(CopyDescriptor {
             src,
-            src_pitch: self.src.pitch as u64,
-            src_height: self.src.height as u64,
+            src_pitch,
+            src_height,
             dst,
-            dst_pitch: self.dst.pitch as u64,
-            dst_height: self.dst.height as u64,
+            dst_pitch,
+            dst_height,
             width_bytes: self.width_bytes as u64,
             height: self.height as u64,
             depth: self.depth as u64,
             kind: kind.into(),
+            src_array,
+            dst_array,
+            levels: [self.src.level as u64, self.dst.level as u64],
         }))
     }
 }
@@ -248,12 +346,13 @@ impl NodeParams {
             match self.kind {
                 kind::KERNEL => params.cast::<KernelNode>().read().describe(Vec::new()),
                 // Flags and a context come first.
-                kind::MEMCPY => params.add(2).cast::<Copy3d>().read().describe(),
+                kind::MEMCPY => params.add(2).cast::<Copy3d>().read().describe(walk),
                 kind::MEMSET => Ok(params.cast::<MemsetNode>().read().describe()),
                 kind::HOST => params.cast::<HostNode>().read().describe(walk),
                 kind::GRAPH => walk.child(self.params[0]),
                 kind::EVENT_RECORD => Ok(walk.event_record(self.params[0])),
                 kind::WAIT_EVENT => Ok(GraphNode::EventWait { event: self.params[0] }),
+                kind::BATCH_MEM_OP => params.cast::<BatchNode>().read().describe(),
                 _ => Err(Obstacle::Refused(Reason::GraphNodeKind)),
             }
         }
@@ -263,7 +362,7 @@ impl NodeParams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lightos_protocol::arena::{DEVICE_ARENA_BASE, HOST_ARENA_BASE};
+    use lightos_protocol::arena::DEVICE_ARENA_BASE;
 
     #[test]
     fn the_structs_have_the_layout_of_the_driver_s() {
@@ -280,12 +379,25 @@ mod tests {
     }
 
     #[test]
-    fn pageable_memory_and_arrays_are_refused() {
+    fn pageable_memory_is_told_apart() {
         let side = |kind, address| Side { kind, host: address, device: address, ..Side::default() };
-        assert_eq!(side(HOST, 0x7fff_0000_1000).resolve(), Err(Obstacle::Refused(Reason::PageableInGraph)));
-        assert_eq!(side(3, DEVICE_ARENA_BASE).resolve(), Err(Obstacle::Refused(Reason::Arrays)));
+        let pageable = Ok(End::Memory(0x7fff_0000_1000, pageable::Place::Pageable));
+        assert_eq!(side(HOST, 0x7fff_0000_1000).resolve(), pageable);
+        assert_eq!(side(UNIFIED, 0x7fff_0000_1000).resolve(), pageable);
+        let invalid = Err(Obstacle::Failed(CuResult::INVALID_VALUE));
+        assert_eq!(side(DEVICE, 0x7fff_0000_1000).resolve(), invalid, "a device address of somebody else");
+        assert_eq!(side(9, DEVICE_ARENA_BASE).resolve(), Err(Obstacle::Failed(CuResult::INVALID_VALUE)));
         // A host copy of an address of device memory is one that native refuses, too.
-        assert!(side(HOST, HOST_ARENA_BASE - 1).resolve().is_err());
+        assert!(side(HOST, DEVICE_ARENA_BASE).resolve().is_err());
+    }
+
+    #[test]
+    fn an_end_in_an_array_has_a_place_there_and_no_address() {
+        let side = Side { x_bytes: 4, y: 2, z: 1, pitch: 64, height: 8, array: 0x77, ..Side::default() };
+        let place = ArrayPlace { array: 0x77, x_bytes: 4, y: 2, z: 1 };
+        assert_eq!(End::Array(place).parts(&side), (0, 0, 0, Some(place)));
+        assert_eq!(End::Memory(0x1000, pageable::Place::Device).parts(&side), (0x1000, 64, 8, None));
+        assert!(End::Array(place).is_device());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! From a graph in the local driver to its description, by the driver's own queries.
 
 use super::Obstacle;
-use super::node::{Copy3d, HostNode, KernelNode, MemsetNode, kind};
+use super::node::{BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, kind};
+use super::pageable::Staged;
 use crate::ops::hostfn;
 use crate::outcome::Reason;
 use crate::real;
@@ -24,8 +25,21 @@ pub struct Walk {
     pub events: Vec<u64>,
     /// Numbers of host functions.
     pub callbacks: Vec<u64>,
-    /// Local graphs of the entries, the first of which are described already.
-    queue: Vec<u64>,
+    /// Copies with pageable memory.
+    pub staged: FxHashMap<NodePlace, Staged>,
+    /// Of the node that was described last.
+    pub pending: Option<Staged>,
+    /// The entries, the first of which are described already.
+    queue: Vec<Entry>,
+}
+
+/// An entry of the description.
+#[derive(Debug)]
+enum Entry {
+    /// A local graph.
+    Local(u64),
+    /// One that was made up.
+    Made(GraphBody),
 }
 
 impl Drop for Walk {
@@ -46,14 +60,31 @@ impl Walk {
 
     /// Describes a graph as entry 0 and what hangs below it; the node that would hold it.
     pub fn child(&mut self, graph: u64) -> Result<GraphNode, Obstacle> {
-        self.queue.push(graph);
-        let mut entry = 0;
-        while let Some(&graph) = self.queue.get(entry) {
-            let body = self.body(graph, entry as u32)?;
+        let node = self.enter(Entry::Local(graph));
+        self.finish()?;
+        Ok(node)
+    }
+
+    /// A node that stands for a graph which was made up.
+    pub fn inside(&mut self, body: GraphBody) -> GraphNode {
+        self.enter(Entry::Made(body))
+    }
+
+    fn enter(&mut self, entry: Entry) -> GraphNode {
+        self.queue.push(entry);
+        GraphNode::Child { graph: self.queue.len() as u32 - 1 }
+    }
+
+    /// Describes the entries that are not described yet.
+    pub fn finish(&mut self) -> Result<(), Obstacle> {
+        while let Some(entry) = self.queue.get_mut(self.graphs.len()) {
+            let body = match entry {
+                Entry::Made(body) => std::mem::take(body),
+                &mut Entry::Local(graph) => self.body(graph, self.graphs.len() as u32)?,
+            };
             self.graphs.push(body);
-            entry += 1;
         }
-        Ok(GraphNode::Child { graph: 0 })
+        Ok(())
     }
 
     /// An event record node.
@@ -66,8 +97,12 @@ impl Walk {
         let handles = nodes(graph)?;
         let mut nodes = Vec::with_capacity(handles.len());
         for (index, &handle) in handles.iter().enumerate() {
+            let place = NodePlace { graph: entry, node: index as u32 };
             nodes.push(self.node(handle)?);
-            self.places.insert(handle, NodePlace { graph: entry, node: index as u32 });
+            self.places.insert(handle, place);
+            if let Some(staged) = self.pending.take() {
+                self.staged.insert(place, staged);
+            }
         }
         self.body_of(nodes, &edges(graph)?)
     }
@@ -88,7 +123,7 @@ impl Walk {
                 let mut params = Copy3d::default();
                 // SAFETY: as above.
                 unsafe { real::cuGraphMemcpyNodeGetParams(node, (&raw mut params).cast()).ok()? };
-                params.describe()
+                params.describe(self)
             }
             kind::MEMSET => {
                 let mut params = MemsetNode::default();
@@ -107,8 +142,7 @@ impl Walk {
                 let mut graph = 0;
                 // SAFETY: as above.
                 unsafe { real::cuGraphChildGraphNodeGetGraph(node, &mut graph).ok()? };
-                self.queue.push(graph);
-                Ok(GraphNode::Child { graph: self.queue.len() as u32 - 1 })
+                Ok(self.enter(Entry::Local(graph)))
             }
             kind::EMPTY => Ok(GraphNode::Empty),
             kind::WAIT_EVENT => {
@@ -122,6 +156,13 @@ impl Walk {
                 // SAFETY: as above.
                 unsafe { real::cuGraphEventRecordNodeGetEvent(node, &mut event).ok()? };
                 Ok(self.event_record(event))
+            }
+            kind::BATCH_MEM_OP => {
+                let mut params = BatchNode::EMPTY;
+                // SAFETY: as above.
+                unsafe { real::cuGraphBatchMemOpNodeGetParams(node, (&raw mut params).cast()).ok()? };
+                // SAFETY: the list is the driver's own, which lives as long as the node.
+                unsafe { params.describe() }
             }
             _ => Err(Obstacle::Refused(Reason::GraphNodeKind)),
         }

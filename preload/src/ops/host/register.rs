@@ -2,10 +2,21 @@
 //!
 //! Its pages are replaced in place by those of a memfd with the same contents, which the executor maps at the same address, so that kernels
 //! and copies reach it there. That is sound for private anonymous memory from a page's start, which is how allocators
-//! for registered memory get theirs (XLA on a NUMA node does, for all of its host buffers). Everything else is refused: file
+//! for registered memory get theirs (XLA on a NUMA node does, for all of its host buffers). Everything else stays as it is: file
 //! mappings and shared memory have owners that would not notice, and the start of a page may hold another object. So may the rest of the
 //! last page, which is taken along only where the mapping ends with it; the heap has no such page. The calling thread's own
-//! stack is refused: its pages would change under the frames that replace them.
+//! stack is left alone, too: its pages would change under the frames that replace them.
+//!
+//! Taking along the pages at both ends that hold other objects too would make more memory shared, but a write of another thread to such an
+//! object, between the copy of its page and the replacement, would be lost, and that thread has nothing to do with the registration: a heap
+//! corrupted now and then. There is no way to hold such writers up that does not reach into the program (a handler for its faults, or
+//! stopping its threads).
+//!
+//! So memory that is not shared is *staged*: registered with the local driver, so that queries answer as natively, and copied by way
+//! of other memory, asynchronously and in stream order ([`staged`]). That is all that most programs register memory for. The device itself does not
+//! reach it: a registration that asks to be mapped is refused by name, and so are the device's pointer to it, fills, and words for
+//! streams to wait on; graphs refuse it as they do pageable memory. A kernel that is given the address all the same meets an illegal
+//! address, which is as loud as CUDA can be.
 //!
 //! What another thread writes to the range between the last copy and the replacement is lost; natively such a write would
 //! race with the registration, too, but would not be lost. When the program unregisters the range it becomes private memory
@@ -22,7 +33,8 @@ use lightos_protocol::mapping::{Access, Reservation};
 use lightos_protocol::request::{MemoryRequest, Request};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 
-use crate::alloc::live::Kind;
+use crate::alloc::live::{Allocation, Kind};
+use crate::ops::copy::staged;
 use crate::ops::memory::{LIVE, sidecar};
 use crate::ops::{capture, context, stream};
 use crate::outcome::{Outcome, Reason};
@@ -30,8 +42,11 @@ use crate::real;
 use crate::result::CuResult;
 
 /// `CU_MEMHOSTREGISTER_PORTABLE` | `_DEVICEMAP` | `_READ_ONLY`: what shared memory can have. `_IOMEMORY` is refused.
-const FLAGS: u32 = 1 | 2 | 8;
+const FLAGS: u32 = 1 | DEVICE_MAP | READ_ONLY;
+const DEVICE_MAP: u32 = 2;
 const IO_MEMORY: u32 = 4;
+/// `CU_MEMHOSTREGISTER_READ_ONLY`.
+pub const READ_ONLY: u32 = 8;
 const PAGE_BYTES: u64 = 4096;
 /// Shows in `/proc/self/maps`.
 const FILE_NAME: &str = "lightos-registered";
@@ -39,10 +54,13 @@ const FILE_NAME: &str = "lightos-registered";
 /// How many ranges are registered: copies look for them only if there are any.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether all of `[address, address + bytes)` lies in one registered range.
-pub fn is_registered(address: u64, bytes: u64) -> bool {
-    COUNT.load(Relaxed) != 0
-        && LIVE.covering(address, bytes).is_some_and(|found| matches!(found.kind, Kind::Registered { .. }))
+/// How the range is registered in which all of `[address, address + bytes)` lies.
+pub fn registration(address: u64, bytes: u64) -> Option<Kind> {
+    if COUNT.load(Relaxed) == 0 {
+        return None;
+    }
+    let kind = LIVE.covering(address, bytes)?.kind;
+    matches!(kind, Kind::Registered { .. } | Kind::Staged { .. }).then_some(kind)
 }
 
 /// cuMemHostRegister.
@@ -62,15 +80,18 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
         Region::Device | Region::SharedHost => return Err(CuResult::INVALID_VALUE),
         Region::ClientHost => {}
     }
-    let sharable = address.is_multiple_of(PAGE_BYTES) && flags & IO_MEMORY == 0;
+    if flags & IO_MEMORY != 0 {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
+    let sharable = address.is_multiple_of(PAGE_BYTES);
     let whole_pages = end - address == bytes;
     let here = (&raw const sharable).addr() as u64;
     let fits = |mapping: &Mapping| mapping.is_private_memory(end, whole_pages) && !mapping.holds(here);
     if !sharable || !consists_of(mappings()?, address, end, fits) {
-        return Ok(Outcome::Refuse(Reason::HostRegister));
+        return stage(pointer, bytes, flags);
     }
     match share(address, end - address, flags) {
-        Err(CuResult::NOT_SUPPORTED) => return Ok(Outcome::Refuse(Reason::HostRegister)),
+        Err(CuResult::NOT_SUPPORTED) => return stage(pointer, bytes, flags),
         result => result?,
     }
     // SAFETY: the program's own range and flags; the pages behind it are now the shared ones.
@@ -80,7 +101,20 @@ pub fn register(pointer: *mut c_void, bytes: usize, flags: u32) -> Result<Outcom
         restore(address, end - address);
         return Err(error);
     }
-    LIVE.insert(address, bytes, Kind::Registered { flags });
+    LIVE.insert_in(address, bytes, Kind::Registered { flags }, context::current());
+    COUNT.fetch_add(1, Relaxed);
+    Ok(Outcome::Done)
+}
+
+/// Registers memory whose pages stay this process's own, with the local driver alone: it says what cannot be registered at all, and
+/// pins the pages. A program that says that its kernels will use the memory is refused.
+fn stage(pointer: *mut c_void, bytes: u64, flags: u32) -> Result<Outcome, CuResult> {
+    if flags & DEVICE_MAP != 0 {
+        return Ok(Outcome::Refuse(Reason::HostRegister));
+    }
+    // SAFETY: the program's own range and flags, which the driver judges.
+    unsafe { real::cuMemHostRegister_v2(pointer, bytes as usize, flags) }.ok()?;
+    LIVE.insert_in(pointer.addr() as u64, bytes, Kind::Staged { flags }, context::current());
     COUNT.fetch_add(1, Relaxed);
     Ok(Outcome::Done)
 }
@@ -150,13 +184,23 @@ pub fn unregister(pointer: *mut c_void) -> Result<(), CuResult> {
     if address == 0 {
         return Err(CuResult::INVALID_VALUE);
     }
-    let registered = |kind| matches!(kind, Kind::Registered { .. });
+    let registered = |kind| matches!(kind, Kind::Registered { .. } | Kind::Staged { .. });
     let found = LIVE.remove(address, registered).ok_or(CuResult::HOST_MEMORY_NOT_REGISTERED)?;
-    COUNT.fetch_sub(1, Relaxed);
     stream::synchronize_context()?;
-    super::unpin(address);
-    sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address }))?;
-    restore(address, found.bytes.next_multiple_of(PAGE_BYTES));
+    end(found)
+}
+
+/// Ends a registration that has left the table and that the device no longer uses.
+pub fn end(allocation: Allocation) -> Result<(), CuResult> {
+    let Allocation { base, bytes, kind, .. } = allocation;
+    COUNT.fetch_sub(1, Relaxed);
+    super::unpin(base);
+    if matches!(kind, Kind::Staged { .. }) {
+        staged::forget(&allocation);
+        return Ok(());
+    }
+    sidecar()?.call(&Request::Memory(MemoryRequest::HostUnshare { address: base }))?;
+    restore(base, bytes.next_multiple_of(PAGE_BYTES));
     Ok(())
 }
 

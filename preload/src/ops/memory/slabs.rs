@@ -17,6 +17,9 @@ use crate::result::CuResult;
 pub const POSIX_FD: u32 = 1;
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 pub const LOCATION_DEVICE: u32 = 1;
+/// `CU_MEM_LOCATION_TYPE_HOST` and `_HOST_NUMA`.
+const LOCATION_HOST: u32 = 2;
+const LOCATION_HOST_NUMA: u32 = 3;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
 pub const READ_WRITE: u32 = 3;
 /// The device that the session governs.
@@ -24,10 +27,21 @@ pub const DEVICE: i32 = 0;
 
 /// `CUmemLocation`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     pub kind: u32,
     pub id: i32,
+}
+
+impl Location {
+    /// The session's device.
+    pub const DEVICE: Self = Self { kind: LOCATION_DEVICE, id: DEVICE };
+
+    /// Whether it is the host or one of its NUMA nodes. The calling thread's node (`CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT`) is none of
+    /// them: the executor's threads run elsewhere.
+    pub fn is_host(self) -> bool {
+        matches!(self.kind, LOCATION_HOST | LOCATION_HOST_NUMA)
+    }
 }
 
 /// `CUmemAccessDesc`.
@@ -102,9 +116,9 @@ pub fn import(fd: OwnedFd) -> Result<u64, CuResult> {
 }
 
 /// Maps memory that the executor exported at `address`, readable and writable by the device.
-fn map_import(fd: OwnedFd, address: u64, bytes: u64) -> Result<(), CuResult> {
+pub fn map_import(fd: OwnedFd, address: u64, bytes: u64) -> Result<(), CuResult> {
     let handle = import(fd)?;
-    let access = AccessDesc { location: Location { kind: LOCATION_DEVICE, id: DEVICE }, flags: READ_WRITE };
+    let access = AccessDesc { location: Location::DEVICE, flags: READ_WRITE };
     // SAFETY: the range lies in the arena that this process reserved and nothing is mapped there; the descriptor is valid. The mapping
     // keeps the memory, so the handle is released either way.
     unsafe {

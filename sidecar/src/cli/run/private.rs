@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 
+use crate::cli::RunArgs;
 use crate::layout::{self, LayoutError};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(super) struct PrivateSidecar {
 
 impl PrivateSidecar {
     /// Starts it and waits until it listens.
-    pub(super) fn start(softgpu: bool, log: &str) -> Result<Self, PrivateError> {
+    pub(super) fn start(args: &RunArgs) -> Result<Self, PrivateError> {
         let folder = tempfile::Builder::new().prefix("lightos-").tempdir()?;
         let socket = folder.path().join("lightos.sock");
         let mut command = Command::new(layout::binary()?.0);
@@ -50,7 +51,7 @@ impl PrivateSidecar {
                 "--config",
                 "/dev/null",
                 "--log",
-                log,
+                &args.log,
                 "--socket",
             ])
             .arg(&socket)
@@ -59,8 +60,11 @@ impl PrivateSidecar {
             .stdout(Stdio::null())
             // The terminal's signals are for the command; the sidecar ends after it.
             .process_group(0);
-        if softgpu {
+        if args.softgpu {
             command.arg("--softgpu");
+        }
+        if let Some(duty) = args.duty {
+            command.args(["--duty", &duty.to_string()]);
         }
         let child = command.spawn()?;
         let mut sidecar = Self { child, socket, _folder: folder };

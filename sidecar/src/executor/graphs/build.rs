@@ -3,15 +3,15 @@
 //! A [`Content`] is a node with every handle translated; it can be added to a graph or set on an executable one. [`Built`] is a graph with
 //! its nodes in the order of the description.
 
-use std::ptr::{null, null_mut, with_exposed_provenance, with_exposed_provenance_mut};
+use std::ptr::{null, null_mut};
 
-use lightos_protocol::record::CopyKind;
-use lightos_protocol::request::{CopyDescriptor, GraphBody, GraphNode, NodeAttribute, NodePlace};
+use lightos_protocol::request::{GraphBody, GraphNode, NodeAttribute, NodePlace};
 
 use super::super::Executor;
 use super::super::driver::{CuError, check, sys};
 use super::super::hostfn::GraphCall;
 use super::super::launch::ParamBuffer;
+use super::super::streams::RawMemOp;
 
 /// `CUlaunchAttributeID` numbers that a kernel node can have and that hold no handle.
 const NODE_ATTRIBUTES: [u32; 10] = [1, 2, 4, 5, 6, 8, 9, 10, 11, 14];
@@ -23,6 +23,7 @@ pub(super) enum Content {
     Memcpy(Box<sys::CUDA_MEMCPY3D>),
     Memset(sys::CUDA_MEMSET_NODE_PARAMS),
     Host(GraphCall),
+    MemOps(Vec<RawMemOp>),
     Empty,
     EventRecord(sys::CUevent),
     EventWait(sys::CUevent),
@@ -50,18 +51,7 @@ impl Executor {
                 };
                 Content::Kernel { node, params: params.clone(), attributes: attributes.clone() }
             }
-            GraphNode::Memcpy(copy) => {
-                let ends = [
-                    (copy.src, copy.src_pitch, copy.src_height),
-                    (copy.dst, copy.dst_pitch, copy.dst_height),
-                ];
-                for (address, pitch, slice_rows) in ends {
-                    let before_last = copy.depth.saturating_sub(1).saturating_mul(slice_rows);
-                    let rows = before_last.saturating_add(copy.height);
-                    self.check_program_memory(address, pitch, copy.width_bytes, rows)?;
-                }
-                Content::Memcpy(Box::new(memcpy(copy)?))
-            }
+            GraphNode::Memcpy(copy) => Content::Memcpy(Box::new(self.box_copy(copy)?)),
             &GraphNode::Memset { dst, pitch, value, element_bytes, width, height } => {
                 let row_bytes = width.checked_mul(element_bytes.into()).ok_or(CuError::INVALID_VALUE)?;
                 self.check_program_memory(dst, pitch, row_bytes, height)?;
@@ -75,49 +65,21 @@ impl Executor {
                 })
             }
             GraphNode::Host { callback } => Content::Host(GraphCall::new(self.pages.clone(), *callback)),
+            GraphNode::MemOps(operations) => {
+                for operation in operations {
+                    let bytes = operation.kind.word_bytes();
+                    if bytes != 0 {
+                        self.check_program_memory(operation.address, 0, bytes, 1)?;
+                    }
+                }
+                Content::MemOps(operations.iter().copied().map(RawMemOp::new).collect())
+            }
             GraphNode::Empty => Content::Empty,
             GraphNode::EventRecord { event } => Content::EventRecord(self.events.of_graph(*event)?),
             GraphNode::EventWait { event } => Content::EventWait(self.events.of_graph(*event)?),
             GraphNode::Child { graph } => Content::Child(*graph),
         })
     }
-}
-
-fn memcpy(copy: &CopyDescriptor) -> Result<sys::CUDA_MEMCPY3D, CuError> {
-    use sys::CUmemorytype::{CU_MEMORYTYPE_DEVICE as DEVICE, CU_MEMORYTYPE_HOST as HOST};
-    let (from, to) = match CopyKind::try_from(copy.kind).map_err(|_| CuError::INVALID_VALUE)? {
-        CopyKind::HostToDevice => (HOST, DEVICE),
-        CopyKind::DeviceToHost => (DEVICE, HOST),
-        CopyKind::DeviceToDevice => (DEVICE, DEVICE),
-        CopyKind::HostToHost => (HOST, HOST),
-    };
-    Ok(sys::CUDA_MEMCPY3D {
-        srcXInBytes: 0,
-        srcY: 0,
-        srcZ: 0,
-        srcLOD: 0,
-        srcMemoryType: from,
-        srcHost: with_exposed_provenance(copy.src as usize),
-        srcDevice: copy.src,
-        srcArray: null_mut(),
-        reserved0: null_mut(),
-        srcPitch: copy.src_pitch as usize,
-        srcHeight: copy.src_height as usize,
-        dstXInBytes: 0,
-        dstY: 0,
-        dstZ: 0,
-        dstLOD: 0,
-        dstMemoryType: to,
-        dstHost: with_exposed_provenance_mut(copy.dst as usize),
-        dstDevice: copy.dst,
-        dstArray: null_mut(),
-        reserved1: null_mut(),
-        dstPitch: copy.dst_pitch as usize,
-        dstHeight: copy.dst_height as usize,
-        WidthInBytes: copy.width_bytes as usize,
-        Height: copy.height as usize,
-        Depth: copy.depth as usize,
-    })
 }
 
 impl Content {
@@ -137,6 +99,9 @@ impl Content {
                 Self::Memcpy(copy) => sys::cuGraphAddMemcpyNode(out, graph, none, 0, &**copy, context),
                 Self::Memset(fill) => sys::cuGraphAddMemsetNode(out, graph, none, 0, fill, context),
                 Self::Host(call) => sys::cuGraphAddHostNode(out, graph, none, 0, &call.node()),
+                Self::MemOps(operations) => {
+                    sys::cuGraphAddBatchMemOpNode(out, graph, none, 0, &batch(operations, context))
+                }
                 Self::Empty => sys::cuGraphAddEmptyNode(out, graph, none, 0),
                 Self::EventRecord(event) => sys::cuGraphAddEventRecordNode(out, graph, none, 0, *event),
                 Self::EventWait(event) => sys::cuGraphAddEventWaitNode(out, graph, none, 0, *event),
@@ -176,10 +141,23 @@ impl Content {
                 Self::Host(call) => sys::cuGraphExecHostNodeSetParams(exec, node, &call.node()),
                 Self::EventRecord(event) => sys::cuGraphExecEventRecordNodeSetEvent(exec, node, *event),
                 Self::EventWait(event) => sys::cuGraphExecEventWaitNodeSetEvent(exec, node, *event),
+                Self::MemOps(operations) => {
+                    sys::cuGraphExecBatchMemOpNodeSetParams(exec, node, &batch(operations, context))
+                }
                 Self::Empty => sys::CUresult::CUDA_SUCCESS,
                 Self::Child(_) => return Err(CuError::INVALID_VALUE),
             }
         })
+    }
+}
+
+/// The parameters of a node, valid as long as the operations; the driver copies and does not change them.
+fn batch(operations: &[RawMemOp], context: sys::CUcontext) -> sys::CUDA_BATCH_MEM_OP_NODE_PARAMS {
+    sys::CUDA_BATCH_MEM_OP_NODE_PARAMS {
+        ctx: context,
+        count: operations.len() as u32,
+        paramArray: operations.as_ptr().cast_mut().cast(),
+        flags: 0,
     }
 }
 

@@ -1,9 +1,9 @@
-//! Arrays, and the copies that name one by offset.
+//! Arrays and mipmapped arrays, and the copies that name one by offset.
 
 use crate::abi::image::{Array3dDescriptor, ArrayDescriptor, ArrayMemoryRequirements};
 use crate::abi::{MEMORY_ARRAY, MEMORY_DEVICE, MEMORY_HOST, Memcpy3d};
 use crate::api::copy::{copy_later, copy_now};
-use crate::array::{self, Array};
+use crate::array::{self, Array, mipmapped};
 use crate::copy::linear;
 use crate::device::Device;
 use crate::edge::{exports, get, put};
@@ -77,6 +77,29 @@ exports! { TABLE:
         context::healthy()?;
         capture::forbid_unsafe()?;
         array::destroy(array)
+    }
+    entry cuMipmappedArrayCreate: (out: *mut u64, descriptor: *const Array3dDescriptor, levels: u32) {
+        let descriptor = get(descriptor)?;
+        context::healthy()?;
+        capture::forbid_unsafe()?;
+        if out.is_null() { Err(Error::INVALID_VALUE) } else { put(out, mipmapped::create(&descriptor, levels)?) }
+    }
+    entry cuMipmappedArrayGetLevel: (out: *mut u64, handle: u64, level: u32) {
+        if out.is_null() { Err(Error::INVALID_VALUE) } else { put(out, mipmapped::level(handle, level)?) }
+    }
+    entry cuMipmappedArrayGetMemoryRequirements: (
+        _out: *mut ArrayMemoryRequirements, handle: u64, device: i32
+    ) {
+        context::current()?;
+        mipmapped::find(handle)?;
+        Device::new(device)?;
+        // As for arrays.
+        Err(Error::INVALID_VALUE)
+    }
+    entry cuMipmappedArrayDestroy: (handle: u64) {
+        context::healthy()?;
+        capture::forbid_unsafe()?;
+        mipmapped::destroy(handle)
     }
     entry cuMemcpyAtoA_v2 / cuMemcpyAtoA_v2_ptds: (
         dst: u64, dst_offset: usize, src: u64, src_offset: usize, bytes: usize

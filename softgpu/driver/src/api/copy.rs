@@ -3,7 +3,7 @@
 use crate::abi::{MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED, Memcpy2d, Memcpy3d};
 use crate::copy::{linear, plan};
 use crate::edge::{exports, get};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::work::{Task, Work};
 use crate::{capture, context, stream};
 
@@ -42,7 +42,7 @@ fn on_device(dst: u64, src: u64, bytes: usize) -> Memcpy3d {
     linear((MEMORY_DEVICE, dst), (MEMORY_DEVICE, src), bytes)
 }
 
-fn unified(dst: u64, src: u64, bytes: usize) -> Memcpy3d {
+pub(super) fn unified(dst: u64, src: u64, bytes: usize) -> Memcpy3d {
     linear((MEMORY_UNIFIED, dst), (MEMORY_UNIFIED, src), bytes)
 }
 
@@ -52,30 +52,6 @@ fn between(copy: Memcpy3d, contexts: [u64; 2]) -> Result<Memcpy3d> {
         context::find(handle)?;
     }
     Ok(Memcpy3d { reserved0: 0, reserved1: 0, ..copy })
-}
-
-/// # Safety
-/// Each array holds `count` entries.
-unsafe fn batch(
-    dsts: *const u64,
-    srcs: *const u64,
-    sizes: *const usize,
-    count: usize,
-    stream: u64,
-) -> Result {
-    // SAFETY: this function's contract.
-    let (dsts, srcs, sizes) = unsafe {
-        (
-            crate::edge::array(dsts, count)?,
-            crate::edge::array(srcs, count)?,
-            crate::edge::array(sizes, count)?,
-        )
-    };
-    if count == 0 || stream == 0 {
-        return Err(Error::INVALID_VALUE);
-    }
-    let copies = dsts.into_iter().zip(srcs).zip(sizes);
-    copies.into_iter().try_for_each(|((dst, src), bytes)| copy_later(&unified(dst, src, bytes), stream))
 }
 
 exports! { TABLE:
@@ -125,11 +101,5 @@ exports! { TABLE:
     entry cuMemcpy3DPeerAsync / cuMemcpy3DPeerAsync_ptsz: (copy: *const Memcpy3d, stream: u64) {
         let copy = get(copy)?;
         copy_later(&between(copy, [copy.reserved1, copy.reserved0])?, stream)
-    }
-    entry cuMemcpyBatchAsync_v2 / cuMemcpyBatchAsync_v2_ptsz: (
-        dsts: *const u64, srcs: *const u64, sizes: *const usize, count: usize,
-        _attributes: *const u8, _indices: *const usize, _attribute_count: usize, stream: u64
-    ) {
-        batch(dsts, srcs, sizes, count, stream)
     }
 }

@@ -9,7 +9,7 @@ use crate::space::SPACE;
 use crate::{capture, context, memory, pointer, stream};
 
 /// Hints about managed memory have no effect beyond their checks: every byte is host memory already.
-fn check_managed(start: u64, bytes: usize) -> Result {
+pub(super) fn check_managed(start: u64, bytes: usize) -> Result {
     context::healthy()?;
     let is_managed = SPACE.find(start).is_some_and(|range| range.kind.is_managed());
     if bytes == 0 || !is_managed || !SPACE.covers(start, bytes as u64) {

@@ -32,6 +32,16 @@ fn mem_op(handle: u64, operation: u32, address: u64, value: u64, flags: u32) -> 
     mem_ops(handle, vec![MemOp { operation, address, value, flags, alias: 0, reserved: 0 }])
 }
 
+/// # Safety
+/// `ops` holds `count` entries.
+unsafe fn batch_mem_op(stream: u64, count: u32, ops: *const MemOp, flags: u32) -> Result {
+    if count == 0 || count > BATCH_LIMIT || flags != 0 {
+        return Err(Error::INVALID_VALUE);
+    }
+    // SAFETY: this function's contract.
+    mem_ops(stream, unsafe { array(ops, count as usize) }?)
+}
+
 exports! { TABLE:
     entry cuStreamCreate: (out: *mut u64, flags: u32) {
         if out.is_null() { Err(Error::INVALID_VALUE) } else { put(out, stream::create(flags, 0)?.handle) }
@@ -144,10 +154,10 @@ exports! { TABLE:
     entry cuStreamWriteValue64_v2 / cuStreamWriteValue64_v2_ptsz: (stream: u64, address: u64, value: u64, flags: u32) {
         mem_op(stream, WRITE_VALUE_64, address, value, flags)
     }
+    entry cuStreamBatchMemOp / cuStreamBatchMemOp_ptsz: (stream: u64, count: u32, ops: *const MemOp, flags: u32) {
+        batch_mem_op(stream, count, ops, flags)
+    }
     entry cuStreamBatchMemOp_v2 / cuStreamBatchMemOp_v2_ptsz: (stream: u64, count: u32, ops: *const MemOp, flags: u32) {
-        if count == 0 || count > BATCH_LIMIT || flags != 0 {
-            return Err(Error::INVALID_VALUE);
-        }
-        mem_ops(stream, array(ops, count as usize)?)
+        batch_mem_op(stream, count, ops, flags)
     }
 }

@@ -115,6 +115,10 @@ impl Exec {
         if !self.allocations.is_empty() {
             tasks.push(Task::Hold(self.allocations.clone()));
         }
+        let objects = self.graph.objects();
+        if !objects.is_empty() {
+            tasks.push(Task::Keep(objects));
+        }
         stream.enqueue(Task::Sequence(tasks)).map(drop)
     }
 

@@ -316,3 +316,32 @@ fn captured_copies_of_arrays_replay() {
     assert_eq!(code!(graph_exec::cuGraphLaunch(exec, queue)), INVALID_VALUE, "its array is gone");
     ok!(array::cuArrayDestroy(made));
 }
+
+#[test]
+fn levels_of_a_mipmapped_array_are_arrays() {
+    primary();
+    let (mut mipmapped, mut level) = (0, 0);
+    let first = descriptor([20, 12, 0], S32, 1, 2);
+    ok!(array::cuMipmappedArrayCreate(&mut mipmapped, first.as_ptr().cast(), 99));
+    for (number, size) in [[20, 12, 0], [10, 6, 0], [5, 3, 0], [2, 1, 0], [1, 1, 0]].into_iter().enumerate() {
+        ok!(array::cuMipmappedArrayGetLevel(&mut level, mipmapped, number as u32));
+        assert_eq!(described(level), descriptor(size, S32, 1, 2));
+    }
+    assert_eq!(code!(array::cuMipmappedArrayGetLevel(&mut level, mipmapped, 5)), INVALID_VALUE, "clamped");
+    assert_eq!(code!(array::cuArrayDestroy(level)), INVALID_HANDLE, "a level ends with the whole");
+    ok!(array::cuMipmappedArrayGetLevel(&mut level, mipmapped, 1));
+    let (values, back) = ((0..60).collect::<Vec<i32>>(), [0i32; 60]);
+    let whole = within(level, [0; 3]);
+    ok!(copy::cuMemcpy2D_v2(flat(whole, host(&values, 40, 6), [40, 6]).as_ptr().cast()));
+    ok!(copy::cuMemcpy2D_v2(flat(host(&back, 40, 6), whole, [40, 6]).as_ptr().cast()));
+    assert_eq!(std::hint::black_box(&back)[..], values[..]);
+    let mut layered = 0;
+    ok!(array::cuMipmappedArrayCreate(&mut layered, descriptor([4, 4, 3], U8, 4, 1).as_ptr().cast(), 2));
+    ok!(array::cuMipmappedArrayGetLevel(&mut level, layered, 1));
+    assert_eq!(described(level), descriptor([2, 2, 3], U8, 4, 1), "layers are not halved");
+    for handle in [mipmapped, layered] {
+        ok!(array::cuMipmappedArrayDestroy(handle));
+        assert_eq!(code!(array::cuMipmappedArrayDestroy(handle)), INVALID_HANDLE);
+    }
+    assert_eq!(code!(array::cuMipmappedArrayGetLevel(&mut level, mipmapped, 0)), INVALID_HANDLE);
+}
