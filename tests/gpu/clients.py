@@ -1,8 +1,9 @@
 """The client suite's cases on real hardware: natively and under LightOS, compared; the native results are kept.
 
-    python3 tests/gpu/clients.py --dist dist --out docs/results [--native-only]
+    python3 tests/gpu/clients.py --dist dist --out docs/results [--native-only | --mode local]
 
-<gpu>-clients.json holds every case's result, so that the software GPU can be held against hardware as well.
+<gpu>-clients.json holds every case's result, so that the software GPU can be held against hardware as well. Another mode than `sidecar`
+adds its name to the file's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from frameworks import gpu_name
+from frameworks import MODES, gpu_name, now, slug
 
 # One case may take; some start a dozen processes.
 LIMIT_S = 60
@@ -68,20 +69,23 @@ def main() -> int:
     parser.add_argument("--dist", type=Path, default=Path("dist"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--native-only", action="store_true")
+    parser.add_argument("--mode", choices=MODES, default="sidecar", help="where the calls of the runs under LightOS go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    gpu = gpu_name()
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    document = {"gpu": gpu}
+    gpu, mode = gpu_name(), arguments.mode
+    name = f"{slug(gpu)}-clients" + f"-{mode}" * (mode != "sidecar")
+    document = {"gpu": gpu, "mode": mode, "recorded": now()}
 
     def keep(side: str, results: dict):
         document[side] = results
-        (arguments.out / f"{slug}-clients.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
     keep("native", run_all([], lambda results: keep("native", results)))
     if not arguments.native_only:
-        command = [str(arguments.dist.resolve() / "lightos"), "run", "--"]
-        keep("lightos", run_all(command, lambda results: keep("lightos", results), NATIVE_ONLY.keys()))
+        command = [str(arguments.dist.resolve() / "lightos"), "run", "--dispatch", mode, "--"]
+        # In local mode the process's own driver does what the executor does not carry.
+        without = frozenset() if mode == "local" else NATIVE_ONLY.keys()
+        keep("lightos", run_all(command, lambda results: keep("lightos", results), without))
     failed = 0
     for name in names():
         native, ours = document["native"][name], document.get("lightos", {}).get(name, document["native"][name])

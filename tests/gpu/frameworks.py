@@ -105,13 +105,18 @@ def add_processes(results: list[dict], report: dict) -> None:
                 result["mode"] = served.pop()
 
 
+def is_refusal(error: str) -> bool:
+    """Whether it is CUDA_ERROR_NOT_SUPPORTED, by which LightOS says what it does not carry, in a library's words."""
+    return "notsupported" in error.lower().replace("_", "").replace(" ", "")
+
+
 def is_poison(error: str) -> bool:
-    """Whether the rest of the process may suffer: a CUDA error may stick; one that says what is not carried does not."""
-    return "CUDA" in error and "not supported" not in error.lower().replace("_", " ")
+    """Whether the rest of the process may suffer: a CUDA error may stick."""
+    return "CUDA" in error and not is_refusal(error)
 
 
-def run_suite(name: str, cases: list[str], dist: Path | None, mode: str, scratch: Path, limit_s: int) -> dict[str, dict]:
-    """One pass over `cases`; natively where `dist` is None."""
+def run_suite(name: str, cases: list[str], prefix: list[str], scratch: Path, limit_s: int, lightos: Path | None = None) -> dict[str, dict]:
+    """One pass over `cases`, behind `prefix`, in which the word REPORT stands for a file; under LightOS where its binary is given."""
     suite, environment = SUITES[name]
     results, waiting, attempts = {}, list(cases), 0
     while waiting and attempts <= len(cases):
@@ -121,11 +126,10 @@ def run_suite(name: str, cases: list[str], dist: Path | None, mode: str, scratch
         command = [sys.executable, str(HERE / "runner.py"), suite, "--cases", ",".join(waiting), "--out", str(out)]
         env = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1", "LIGHTOS_CASES_SCRATCH": str(scratch),
                             "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor", "TRITON_CACHE_DIR": f"{scratch}/triton"} | environment
-        if dist:
-            env["LIGHTOS_BIN"] = str(dist / "lightos")
-            # Set behind `lightos run`, which sets the mode of its own option.
-            command = [str(dist / "lightos"), "run", "--report", str(report), "--", "env", f"LIGHTOS_DISPATCH={mode}", *command]
-        why = run_process(command, env, log, out, limit_s)
+        if lightos:
+            env["LIGHTOS_BIN"] = str(lightos)
+        way = [word.replace("REPORT", str(report)) for word in prefix]
+        why = run_process([*way, *command], env, log, out, limit_s)
         lines, text = lines_of(out), log.read_text(errors="replace")
         started = [line["case"] for line in lines if line.get("started")]
         results |= {line["case"]: line for line in lines if not line.get("started")}
@@ -175,7 +179,9 @@ def judge(native: list[dict], ours: list[dict], name: str, mode: str) -> dict:
     elif not all(r["ok"] for r in n):
         row["verdict"] = "native fails: " + next(r["error"] for r in n if not r["ok"])
     elif fault := faults(mode, o):
-        row["verdict"] = f"FAILS: {fault}"
+        refused = any(is_refusal(r.get("error", "")) for r in o)
+        row["verdict"] = f"refused: {fault}" if refused else f"FAILS: {fault}"
+        row["may_refuse"] = refused and n[0].get("may_refuse", False)
     elif len({r["sha256"] for r in n}) > 1:
         row["verdict"] = "runs (native differs from itself)"
     elif {r["sha256"] for r in o} == {n[0]["sha256"]}:
@@ -192,7 +198,7 @@ def judge(native: list[dict], ours: list[dict], name: str, mode: str) -> dict:
 
 
 def is_bad(row: dict) -> bool:
-    return row["verdict"].startswith(("FAILS", "DIFFERENT"))
+    return row["verdict"].startswith(("FAILS", "DIFFERENT", "refused")) and not row.get("may_refuse")
 
 
 def cell(text: str) -> str:
@@ -231,16 +237,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--cases", default="", help="comma-separated; all by default")
-    parser.add_argument("--mode", choices=MODES, default="sidecar", help="LIGHTOS_DISPATCH of the runs under LightOS")
+    parser.add_argument("--mode", choices=MODES, default="sidecar", help="where the calls of the runs under LightOS go")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=120, help="seconds one case may take")
+    parser.add_argument("--softgpu", action="store_true", help="on the software GPU, which runs the suite numba-programs")
     parser.add_argument("--ours-only", action="store_true", help="skip the native runs (for debugging)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     suites, wanted = arguments.suites.split(","), arguments.cases.split(",") if arguments.cases else []
     if unknown := [suite for suite in suites if suite not in SUITES]:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
-    gpu, mode = gpu_name(), arguments.mode
+    gpu, mode = "software GPU" if arguments.softgpu else gpu_name(), arguments.mode
+    lightos = arguments.dist.resolve() / "lightos"
+    start, soft = [str(lightos), "run"], ["--softgpu"] * arguments.softgpu
+    natively = [*start, *soft, "--dispatch", "off", "--"] if soft else []
+    ourselves = [*start, *soft, "--dispatch", mode, "--report", "REPORT", "--"]
     document = {"gpu": gpu, "mode": mode, "recorded": now(), "rounds": arguments.rounds, "suites": {}, "seconds": {}, "reports": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for suite in suites:
@@ -248,8 +259,8 @@ def main() -> int:
             native, ours, started = [], [], time.monotonic()
             for _ in range(arguments.rounds):
                 if not arguments.ours_only:
-                    native.append(run_suite(suite, cases, None, mode, Path(scratch), arguments.limit))
-                ours.append(run_suite(suite, cases, arguments.dist.resolve(), mode, Path(scratch), arguments.limit))
+                    native.append(run_suite(suite, cases, natively, Path(scratch), arguments.limit))
+                ours.append(run_suite(suite, cases, ourselves, Path(scratch), arguments.limit, lightos))
             document["seconds"][suite] = round(time.monotonic() - started, 1)
             document["reports"][suite] = [r.pop("_reports", {}) for r in ours]
             document["suites"][suite] = [judge(native or ours, ours, name, mode) for name in cases]
@@ -268,8 +279,9 @@ def save(document: dict, arguments, suites: list[str]) -> None:
     """After each suite, so that a run that is cut short leaves what it has."""
     parts = [] if set(suites) == set(SUITES) else suites
     name = "-".join([slug(document["gpu"]), "frameworks", *parts, *([document["mode"]] if document["mode"] != "sidecar" else [])])
-    (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    options = [f"--suites {','.join(suites)}"] * bool(parts) + [f"--mode {document['mode']}"] * (document["mode"] != "sidecar")
+    without_logs = json.loads(json.dumps(document), object_hook=lambda o: {k: v for k, v in o.items() if k != "log"})
+    (arguments.out / f"{name}.json").write_text(json.dumps(without_logs, indent=1) + "\n")
+    options = [f"--suites {','.join(suites)}"] * bool(parts) + [f"--mode {document['mode']}"] * (document["mode"] != "sidecar") + ["--softgpu"] * arguments.softgpu
     command = " ".join(["python3 tests/gpu/frameworks.py --dist dist --out docs/results --rounds", str(document["rounds"]), *options])
     head = f"# Programs on {document['gpu']}, mode {document['mode']}\n\nCommand: `{command}`. Native and LightOS alternated; medians."
     (arguments.out / f"{name}.md").write_text(table(document["suites"], head))

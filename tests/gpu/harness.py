@@ -26,18 +26,18 @@ class Skip(Exception):
 
 def register(prepare=lambda: None):
     """The cases of a file and the decorator that adds one; `prepare` runs before each. `@case(once=True)` is for a step that
-    is a whole program: it is called once and not timed."""
+    is a whole program: it is called once and not timed. `may_refuse`: LightOS need not carry it, if it says so by name."""
     cases = {}
 
-    def case(function=None, *, once: bool = False):
+    def case(function=None, *, once: bool = False, may_refuse: bool = False):
         if function is None:
-            return lambda function: case(function, once=once)
+            return lambda function: case(function, once=once, may_refuse=may_refuse)
 
         def prepared():
             prepare()
             return function()
 
-        prepared.once = once
+        prepared.once, prepared.may_refuse = once, may_refuse
         prepared.what = (function.__doc__ or "").strip().split("\n")[0]
         cases[function.__name__] = prepared
         return function

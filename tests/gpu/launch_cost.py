@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from frameworks import gpu_name
+from frameworks import gpu_name, slug
 
 HERE = Path(__file__).resolve().parent
 
@@ -55,14 +55,13 @@ def main() -> int:
         print(f"{figure:18} native {median(native):10.1f}  lightos {median(ours):10.1f}  x{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
               f"  local {median(local):10.1f} ({rows[-1]['local_added']:+.1f})")
     gpu = "software GPU" if arguments.softgpu else gpu_name()
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    (arguments.out / f"{slug}-launch-cost.json").write_text(json.dumps({"gpu": gpu, "rounds": arguments.rounds, "local_hook_ns": hook, "figures": rows, "raw": runs}, indent=1) + "\n")
+    (arguments.out / f"{slug(gpu)}-launch-cost.json").write_text(json.dumps({"gpu": gpu, "rounds": arguments.rounds, "local_hook_ns": hook, "figures": rows, "raw": runs}, indent=1) + "\n")
     command = " ".join(["python3 tests/gpu/launch_cost.py --dist dist --out docs/results --rounds", str(arguments.rounds), *soft])
     lines = [f"# Launch cost on the {gpu}", "", f"Command: `{command}`. Nanoseconds, medians; native, LightOS and local mode alternated.", "",
              "| figure | native | LightOS | ratio (min–max) | local mode | added |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [f"| {r['figure']} | {r['native']:.0f} | {r['lightos']:.0f} | {r['ratio']:.2f} ({r['ratio_min']:.2f}–{r['ratio_max']:.2f}) | {r['local']:.0f} | {r['local_added']:+.0f} |" for r in rows]
     lines += ["", f"Local mode adds {median(hook):.0f} ns to a launch ({min(hook):.0f}–{max(hook):.0f}): the hooked entry point and the driver's own, called in alternation in one process."]
-    (arguments.out / f"{slug}-launch-cost.md").write_text("\n".join(lines) + "\n")
+    (arguments.out / f"{slug(gpu)}-launch-cost.md").write_text("\n".join(lines) + "\n")
     return 0
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from frameworks import gpu_name
+from frameworks import gpu_name, now, slug
 
 HERE = Path(__file__).resolve().parent
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -137,16 +137,15 @@ def main() -> int:
     bad += not advice
     print(f"pipeline     sidecar         {f'says to set {ADVICE}' if advice else 'GIVES NO ADVICE: ' + json.dumps(refused)[-2000:]}", flush=True)
     gpu = gpu_name()
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    document = {"gpu": gpu, "rounds": arguments.rounds, "programs": rows, "sidecar_mode": refused}
-    (arguments.out / f"{slug}-multi-gpu.json").write_text(json.dumps(document, indent=1) + "\n")
+    document = {"gpu": gpu, "recorded": now(), "rounds": arguments.rounds, "programs": rows, "sidecar_mode": refused}
+    (arguments.out / f"{slug(gpu)}-multi-gpu.json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [f"# Two GPUs: {gpu}", "", f"Command: `python3 tests/gpu/multi_gpu.py --dist dist --out docs/results --rounds {arguments.rounds}`.", "",
              "| program | mode | result | native ms/step | local ms/step | ratio (min–max) |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         for way, verdict in row["verdicts"].items():
             numbers = f"{row['native_ms']:.3f} | {row['local_ms']:.3f} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f})" if way == "local" and "ratio" in row else "– | – | –"
             lines.append(f"| {row['program']} | {way} | {verdict} | {numbers} |")
-    (arguments.out / f"{slug}-multi-gpu.md").write_text("\n".join(lines) + "\n")
+    (arguments.out / f"{slug(gpu)}-multi-gpu.md").write_text("\n".join(lines) + "\n")
     print(f"{sum(len(r['verdicts']) for r in rows) + 1 - bad} passed, {bad} failed")
     return 1 if bad else 0
 

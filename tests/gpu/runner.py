@@ -81,6 +81,8 @@ def run(suite, name: str) -> dict:
     result = {"case": name, "ok": True, "what": getattr(case, "what", ""), "sha256": hashed.hexdigest(), "first_s": round(first, 3)}
     if not once:
         result |= timed(suite, step)
+    if getattr(case, "may_refuse", False):
+        result["may_refuse"] = True
     if harness.NOTES:
         result["notes"] = dict(harness.NOTES)
     if harness.PROCESSES:

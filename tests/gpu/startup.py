@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from frameworks import gpu_name
+from frameworks import gpu_name, slug
 
 PROGRAM = """
 import time, sys, torch
@@ -60,8 +60,7 @@ def main() -> int:
     for _ in range(arguments.rounds):
         for side, prefix in sides.items():
             rounds[side].append(once(prefix))
-    slug = gpu.split(",")[0].lower().replace("nvidia ", "").replace(" ", "-")
-    (arguments.out / f"{slug}-startup.json").write_text(json.dumps({"gpu": gpu, "rounds": rounds}, indent=1) + "\n")
+    (arguments.out / f"{slug(gpu)}-startup.json").write_text(json.dumps({"gpu": gpu, "rounds": rounds}, indent=1) + "\n")
     lines = [f"# Start-up on {gpu}", "", "`import torch; torch.zeros(1).cuda()`, medians of "
              f"{arguments.rounds} rounds, native and LightOS alternated (min–max). Command: `python3 tests/gpu/startup.py`.", "",
              "| figure | native | LightOS | difference |", "| --- | --- | --- | --- |"]
@@ -69,7 +68,7 @@ def main() -> int:
         native, ours = ([r[figure] for r in rounds[side]] for side in ("native", "lightos"))
         cells = [f"{median(v):.3f} ({min(v):.3f}–{max(v):.3f})" for v in (native, ours)]
         lines.append(f"| {figure} | {cells[0]} | {cells[1]} | {median(ours) - median(native):+.3f} |")
-    (arguments.out / f"{slug}-startup.md").write_text("\n".join(lines) + "\n")
+    (arguments.out / f"{slug(gpu)}-startup.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines[4:]))
     return 0
 
