@@ -52,8 +52,7 @@ struct Local {
 /// Connects as a tenant that dispatches for itself.
 pub fn begin() -> Result<(), ConnectError> {
     let (pages, channel, verdict) = session::introduce_locally(life::settings(), Mode::Local)?;
-    let socket =
-        session::identity(channel.as_fd()).ok_or_else(|| ConnectError::Handshake(SocketError::Closed))?;
+    let socket = session::identity(channel.as_fd()).ok_or(ConnectError::Handshake(SocketError::Closed))?;
     let local: &'static Local =
         Box::leak(Box::new(Local { pages, verdict, channel, socket, is_alone: AtomicBool::new(false) }));
     life::register_handlers();

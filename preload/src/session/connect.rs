@@ -79,8 +79,7 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
         let pages = Arc::clone(&pages);
         move || pages.status().sticky_error() != 0 || super::session().is_none()
     });
-    let socket =
-        super::identity(channel.as_fd()).ok_or_else(|| ConnectError::Handshake(SocketError::Closed))?;
+    let socket = super::identity(channel.as_fd()).ok_or(ConnectError::Handshake(SocketError::Closed))?;
     Ok(Session {
         pages,
         socket,
