@@ -287,7 +287,9 @@ impl Context {
     pub fn thread_stream(self: &Arc<Self>) -> Arc<Stream> {
         let me = thread::me();
         let mut streams = self.streams();
-        if let Some((_, stream)) = streams.per_thread.iter().find(|(thread, _)| *thread == me) {
+        if let Some((_, stream)) =
+            streams.per_thread.iter().find(|(thread, stream)| *thread == me && !stream.is_closed())
+        {
             return stream.clone();
         }
         let stream = Stream::new(self, Kind::PerThread, 0, 0);
