@@ -68,7 +68,9 @@ def cases_of(suite: str) -> list[str]:
 
 
 def lines_of(out: Path) -> list[dict]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    """What the runner has written; a process that was killed may leave half a line."""
+    text = out.read_text() if out.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def run_process(command: list[str], env: dict, log: Path, out: Path, limit_s: int) -> str:

@@ -134,7 +134,7 @@ fn nvrtc(environment: &Path) -> Result<PathBuf> {
 }
 
 /// The virtual environment `name` under .venv, holding what `requirements` names; made again when the list changes.
-fn venv(name: &str, requirements: &Path) -> Result<PathBuf> {
+pub fn venv(name: &str, requirements: &Path) -> Result<PathBuf> {
     let folder = build::root().join(".venv").join(name);
     let python = folder.join("bin/python");
     let wanted = std::fs::read_to_string(requirements)?;

@@ -4,6 +4,7 @@ mod build;
 mod clients;
 mod demo;
 mod dist;
+mod soak;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,8 @@ enum Task {
     Test(test::Options),
     /// Write dist/: the binaries that run on any x86-64 Linux with glibc 2.36 or newer.
     Dist(dist::Options),
+    /// Put a daemon under a mixed load for as long as asked, and say whether anything grows.
+    Soak(soak::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +33,6 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Soak(options) => soak::run(&options),
     }
 }
