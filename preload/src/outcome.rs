@@ -97,7 +97,7 @@ reasons! {
     UnknownOrigin,
     /// The driver does not tell how a kernel's parameters lie (drivers before 12.4).
     ParameterLayout,
-    /// A launch attribute that holds an event or a graph node.
+    /// A launch attribute that holds a graph node.
     LaunchAttribute,
     /// A graph node that copies between an array and host memory which is not pinned, or that changes from pinned to other memory.
     PageableInGraph,

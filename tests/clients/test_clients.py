@@ -192,6 +192,24 @@ class TestProcesses:
         calls = json.loads(report.read_text())["tenants"][0]["calls"]
         assert calls["cuMemAlloc_v2"]["forwarded"] == 1
 
+    def test_printf_and_assert(self):
+        """What kernels say is where the program's own output is, a failed assertion on standard error."""
+        program = (
+            "from device import Session, driver, ok, code\n"
+            "import ctypes, sys\ngpu = Session()\n"
+            "f = gpu.function('extern \"C\" __device__ void __assertfail(const char*, const char*, unsigned, const char*, size_t);'\n"
+            "  'extern \"C\" __global__ void say(int n) { printf(\"thread %d of %s: %.2f\\\\n\", threadIdx.x, \"all\", n * 0.5);'\n"
+            "  'if (n < 0) __assertfail(\"n >= 0\", \"say.cu\", 7, \"say\", 1); }', 'say')\n"
+            "gpu.launch(f, (1,), (2,), ctypes.c_int(3)); gpu.synchronize()\n"
+            "gpu.launch(f, (1,), (1,), ctypes.c_int(-1))\n"
+            "sys.exit(int(driver.cuCtxSynchronize()[0]))"
+        )
+        done = self.same([sys.executable, "-c", program])
+        # CUDA_ERROR_ASSERT.
+        assert done.returncode == 710 & 255
+        assert done.stdout == "thread 0 of all: 1.50\nthread 1 of all: 1.50\nthread 0 of all: -0.50\n"
+        assert "n >= 0" in done.stderr and "say.cu:7" in done.stderr
+
     def test_linked_directly(self, tmp_path):
         source = tmp_path / "linked.c"
         source.write_text(

@@ -3,6 +3,7 @@
 use super::hooks;
 use crate::edge::Out;
 use crate::ops::function::{Image, enumerated, found_kernel, function_of};
+use crate::ops::global::absent;
 use crate::ops::module::{Options, Source, load, of_library, unload};
 use std::ffi::{c_char, c_void};
 
@@ -34,6 +35,10 @@ hooks! {
         Out::new(kernels), count, Image { handle: library, is_library: true },
         || real::cuLibraryEnumerateKernels(kernels, count, library),
     );
+    fn cuLibraryGetManaged(address: *mut u64, bytes: *mut usize, library: u64, name: *const c_char)
+        => absent(real::cuLibraryGetManaged(address, bytes, library, name));
+    fn cuLibraryGetUnifiedFunction(address: *mut *mut c_void, library: u64, symbol: *const c_char)
+        => absent(real::cuLibraryGetUnifiedFunction(address, library, symbol));
     fn cuKernelGetFunction(out: *mut u64, kernel: u64)
         => function_of(Out::new(out), kernel, |out| real::cuKernelGetFunction(out, kernel));
 }

@@ -90,8 +90,6 @@ refuse! {
     Ipc:
         cuMemGetHandleForAddressRange cuMemPoolExportPointer cuMemPoolExportToShareableHandle
         cuMemPoolImportFromShareableHandle cuMemPoolImportPointer;
-    ManagedMemory:
-        cuLibraryGetManaged cuLibraryGetUnifiedFunction;
     Batch:
 
         cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz;

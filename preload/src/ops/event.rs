@@ -40,7 +40,7 @@ pub struct Event {
 const NEVER: u64 = 0;
 /// Found complete. Timeline values wrap around, so a record must not be compared with the word for ever. (Slot 0 belongs to nobody.)
 const DONE: u64 = 1;
-/// Recorded by a graph, or shared: the executor knows.
+/// Recorded by a graph or a launch, or shared: the executor knows.
 const ASK: u64 = u64::MAX;
 /// Pause between questions to the executor.
 const ASK_AGAIN: Duration = Duration::from_micros(50);
@@ -67,8 +67,8 @@ impl Event {
         self.shared.load(Relaxed)
     }
 
-    /// The next record is a graph's.
-    pub fn recorded_by_graph(&self) {
+    /// Its latest record is a graph's or a launch's, which the executor makes.
+    pub fn recorded_by_executor(&self) {
         self.captured.store(false, Relaxed);
         self.state.store(ASK, Relaxed);
     }

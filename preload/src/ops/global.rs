@@ -16,7 +16,7 @@ use super::context;
 use super::memory::{LIVE, sidecar};
 use crate::alloc::live::Kind;
 use crate::edge::{Name, Out};
-use crate::outcome::Reason;
+use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 
 /// cuModuleGetGlobal, and cuLibraryGetGlobal with `library`. Either out-parameter may be null.
@@ -45,6 +45,15 @@ pub fn get(
     address_out.put(address);
     bytes_out.put(bytes as usize);
     Ok(())
+}
+
+/// cuLibraryGetManaged and cuLibraryGetUnifiedFunction: what the local driver has not, it says; what it has is at an address that means nothing to
+/// the executor.
+pub fn absent(local: CuResult) -> Outcome {
+    match local {
+        CuResult::SUCCESS => Outcome::Refuse(Reason::ManagedMemory),
+        error => Outcome::Fail(error),
+    }
 }
 
 /// The module or library is unloaded.

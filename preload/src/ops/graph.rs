@@ -183,7 +183,7 @@ pub fn launch(exec: u64, stream: u64) -> Outcome {
                 .events
                 .iter()
                 .filter_map(|&event| event::find(event))
-                .for_each(|event| event.recorded_by_graph());
+                .for_each(|event| event.recorded_by_executor());
         }
         Ok(())
     };

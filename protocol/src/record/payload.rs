@@ -226,6 +226,10 @@ pub const LAUNCH_COOPERATIVE: u32 = 1;
 /// [`Launch::flags`]: cuLaunchKernelEx, whose attributes follow.
 pub const LAUNCH_EX: u32 = 2;
 
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT` and `_LAUNCH_COMPLETION_EVENT`, whose values begin with a `CUevent`: the client's, in place of
+/// which the executor puts its own.
+pub const EVENT_ATTRIBUTES: [u32; 2] = [7, 12];
+
 /// One `CUlaunchAttribute`, the pointer-free part of the C struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

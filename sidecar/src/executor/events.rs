@@ -30,7 +30,7 @@ pub(crate) struct Events {
 struct Event {
     /// What streams wait for, and where intervals begin.
     raw: sys::CUevent,
-    /// Where intervals end; none for an event that keeps no time, or that graphs record.
+    /// Where intervals end; none for an event that keeps no time, or that graphs or launches record.
     before_word: Option<sys::CUevent>,
 }
 
@@ -56,7 +56,7 @@ impl Events {
         self.table.get(&handle).copied().ok_or(CuError::INVALID_HANDLE)
     }
 
-    /// The driver's event for a node of a graph, which records or awaits that one alone.
+    /// The driver's event for a node of a graph or an attribute of a launch, which record or await that one alone.
     pub(crate) fn of_graph(&mut self, handle: u64) -> Result<sys::CUevent, CuError> {
         let event = self.table.get_mut(&handle).ok_or(CuError::INVALID_HANDLE)?;
         if let Some(unused) = event.before_word.take() {

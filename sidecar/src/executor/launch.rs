@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::Ordering::Relaxed;
 
-use lightos_protocol::record::{LAUNCH_COOPERATIVE, LaunchView, MAX_LAUNCH_ATTRIBUTES};
+use lightos_protocol::record::{EVENT_ATTRIBUTES, LAUNCH_COOPERATIVE, LaunchView, MAX_LAUNCH_ATTRIBUTES};
 
 use super::Executor;
 use super::driver::{CuError, check, sys};
@@ -87,7 +87,14 @@ impl Executor {
         let mut attributes = [Attribute { id: 0, pad: 0, value: [0; 64] }; MAX_LAUNCH_ATTRIBUTES + 1];
         let mut count = 0;
         for attribute in view.attributes() {
-            attributes[count] = Attribute { id: attribute.id, pad: 0, value: attribute.value };
+            let mut value = attribute.value;
+            if EVENT_ATTRIBUTES.contains(&attribute.id)
+                && let Some(handle) = value.first_chunk_mut::<8>()
+            {
+                let event = self.events.of_graph(u64::from_ne_bytes(*handle))?;
+                *handle = (event.expose_provenance() as u64).to_ne_bytes();
+            }
+            attributes[count] = Attribute { id: attribute.id, pad: 0, value };
             count += 1;
         }
         if launch.flags & LAUNCH_COOPERATIVE != 0 {
@@ -107,8 +114,8 @@ impl Executor {
             attrs: attributes.as_mut_ptr().cast(),
             numAttrs: count as u32,
         };
-        // SAFETY: as above; `attributes` has the C layout and `count` entries, and the shim lets no attribute with a handle or
-        // pointer of the program pass (a hostile one harms its own process).
+        // SAFETY: as above; `attributes` has the C layout and `count` entries, and events among them are
+        // ours; the shim lets no attribute with another handle or a pointer pass (a hostile one harms its own process).
         check(unsafe { sys::cuLaunchKernelEx(&config, function, none, extra) })
     }
 }

@@ -13,7 +13,7 @@ use crate::work::{Task, Work};
 
 /// `CU_EVENT_DISABLE_TIMING` and `CU_EVENT_INTERPROCESS`.
 pub const DISABLE_TIMING: u32 = 2;
-const INTERPROCESS: u32 = 4;
+pub const INTERPROCESS: u32 = 4;
 const VALID_FLAGS: u32 = 7;
 /// `CU_EVENT_RECORD_EXTERNAL`, `CU_EVENT_WAIT_EXTERNAL`: a node of its own in a captured graph.
 pub const EXTERNAL: u32 = 1;

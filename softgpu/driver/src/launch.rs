@@ -9,6 +9,7 @@ use lightos_softgpu_engine::exec::{Environment, Fault, Grid};
 use crate::abi::{AttributeValue, LaunchAttribute};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::event;
 use crate::function::{self, Function};
 use crate::space::SPACE;
 use crate::work::UserData;
@@ -115,12 +116,19 @@ fn check_shape(function: &Function, request: &Request) -> Result {
             // One block per cluster is a launch without clusters.
             (CLUSTER_DIMENSION | PREFERRED_CLUSTER_DIMENSION, [1, 1, 1] | [0, 0, 0]) => {}
             (CLUSTER_DIMENSION | PREFERRED_CLUSTER_DIMENSION, _) => return Err(Error::NOT_SUPPORTED),
-            (PROGRAMMATIC_EVENT | LAUNCH_COMPLETION_EVENT, _) => return Err(Error::NOT_SUPPORTED),
+            (PROGRAMMATIC_EVENT | LAUNCH_COMPLETION_EVENT, _) => check_event(attribute.value.0[0])?,
             (0..=LAST_ATTRIBUTE, _) => {}
             _ => return Err(Error::INVALID_VALUE),
         }
     }
     Ok(())
+}
+
+/// An event that a launch records: one without time, of this process alone.
+fn check_event(handle: u64) -> Result {
+    let event = event::find(handle)?;
+    let fits = event.flags & (event::DISABLE_TIMING | event::INTERPROCESS) == event::DISABLE_TIMING;
+    if fits { Ok(()) } else { Err(Error::INVALID_VALUE) }
 }
 
 unsafe fn pack(function: &Function, params: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>> {
@@ -190,8 +198,19 @@ impl KernelCall {
         self.attribute(COOPERATIVE).is_some_and(|value| value.words()[0] != 0)
     }
 
-    /// The same launch with one attribute set.
+    /// The events that the launch records.
+    pub fn events(&self) -> impl Iterator<Item = u64> {
+        let records = |attribute: &&LaunchAttribute| {
+            matches!(attribute.id, PROGRAMMATIC_EVENT | LAUNCH_COMPLETION_EVENT)
+        };
+        self.attributes.iter().filter(records).map(|attribute| attribute.value.0[0])
+    }
+
+    /// The same launch with one attribute set. In a graph, edges stand for the events of launches.
     pub fn with_attribute(&self, attribute: LaunchAttribute) -> Result<KernelCall> {
+        if matches!(attribute.id, PROGRAMMATIC_EVENT | LAUNCH_COMPLETION_EVENT) {
+            return Err(Error::INVALID_VALUE);
+        }
         let mut params = self.params.clone();
         let base = params.as_mut_ptr();
         // SAFETY: offsets of parameters lie inside the buffer.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from cuda.bindings import driver
@@ -126,3 +128,42 @@ def modules_come_and_go(gpu: Session):
         ok(driver.cuModuleUnload(module))
         want += 2 * i
     return {"data": check(gpu.download(data, 32, np.int32), np.full(32, want, np.int32))}
+
+
+@case
+def images_from_everywhere(gpu: Session):
+    """Files, memory, fat binary functions; functions loaded ahead; what is asked for and is not there."""
+    ptx = compile_ptx(TWO)
+    results, data = {}, gpu.empty(128)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "two.ptx"
+        path.write_bytes(ptx.rstrip(b"\0"))
+        modules = {
+            "file": ok(driver.cuModuleLoad(str(path).encode())),
+            "memory": ok(driver.cuModuleLoadData(ptx)),
+            "fat binary": ok(driver.cuModuleLoadFatBinary(ptx)),
+        }
+        library = ok(driver.cuLibraryLoadFromFile(str(path).encode(), [], [], 0, [], [], 0))
+        results["no file"] = code(driver.cuModuleLoad(str(path).encode() + b"x"))
+    for module in modules.values():
+        function = ok(driver.cuModuleGetFunction(module, b"one"))
+        ok(driver.cuFuncLoad(function))
+        assert ok(driver.cuFuncIsLoaded(function)).name.endswith("_LOADED")
+        ok(driver.cuFuncSetSharedMemConfig(function, driver.CUsharedconfig.CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE))
+        gpu.launch(function, (1,), (32,), data)
+    kernel = ok(driver.cuLibraryGetKernel(library, b"one"))
+    ok(driver.cuKernelSetCacheConfig(kernel, driver.CUfunc_cache.CU_FUNC_CACHE_PREFER_L1, gpu.device))
+    gpu.launch(driver.CUfunction(int(kernel)), (1,), (32,), data)
+    results["of library"] = int(ok(driver.cuKernelGetLibrary(kernel))) == int(library)
+    results["data"] = check(gpu.download(data, 32, np.int32), np.full(32, 4, np.int32))
+    results["missing"] = [
+        code(driver.cuModuleGetFunction(modules["file"], b"four")), code(driver.cuLibraryGetKernel(library, b"four")),
+        code(driver.cuLibraryGetGlobal(library, b"four")), code(driver.cuLibraryGetManaged(library, b"four")),
+        code(driver.cuLibraryGetUnifiedFunction(library, b"four")),
+    ]
+    results["mode"] = ok(driver.cuModuleGetLoadingMode()).name
+    for module in modules.values():
+        ok(driver.cuModuleUnload(module))
+    ok(driver.cuLibraryUnload(library))
+    results["unloaded"] = code(driver.cuLibraryUnload(library))
+    return results

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from cuda.bindings import driver
 
-from device import Session, attribute_value, code, ok, parameters
+from device import CudaError, Session, attribute_value, code, ok, parameters
 from registry import case, check
 
 NON_BLOCKING = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
@@ -39,6 +39,57 @@ def launch_attributes(gpu: Session):
         want = (want * np.int32(3) + np.int32(value)).astype(np.int32)
     ok(driver.cuStreamSynchronize(stream))
     return {"data": check(gpu.download(data, n, np.int32), want)}
+
+
+@case
+def events_of_launches(gpu: Session):
+    """A launch that records an event: when its blocks have begun, or when they say so. Another stream waits for it."""
+    function, n = gpu.function(ADD, "add"), 4000
+    stream, other = (ok(driver.cuStreamCreate(NON_BLOCKING)) for _ in range(2))
+    data, copy = gpu.upload(np.arange(n, dtype=np.int32)), gpu.empty(4 * n)
+    gpu.synchronize()
+    results = {}
+    ids = driver.CUlaunchAttributeID
+    for name, field in (("LAUNCH_COMPLETION_EVENT", "launchCompletionEvent"), ("PROGRAMMATIC_EVENT", "programmaticEvent")):
+        for flags in (driver.CUevent_flags.CU_EVENT_DISABLE_TIMING, driver.CUevent_flags.CU_EVENT_DEFAULT):
+            event = ok(driver.cuEventCreate(flags))
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = getattr(ids, "CU_LAUNCH_ATTRIBUTE_" + name)
+            part = getattr(attribute.value, field)
+            part.event, part.flags = event, 0
+            config = driver.CUlaunchConfig()
+            config.gridDimX, config.gridDimY, config.gridDimZ = 16, 1, 1
+            config.blockDimX, config.blockDimY, config.blockDimZ = 256, 1, 1
+            config.hStream, config.attrs, config.numAttrs = stream, [attribute], 1
+            _keep, pointers = parameters(data, ctypes.c_int(1), ctypes.c_int(n))
+            launched = code(driver.cuLaunchKernelEx(config, function, ctypes.addressof(pointers), 0))
+            results[f"{name} {flags.name}"] = launched
+            if launched == "CUDA_SUCCESS":
+                ok(driver.cuStreamWaitEvent(other, event, 0))
+                ok(driver.cuMemsetD32Async(copy, 6, n, other))
+                ok(driver.cuEventSynchronize(event))
+                results[f"{name} query"] = code(driver.cuEventQuery(event))
+                ok(driver.cuStreamSynchronize(other))
+            ok(driver.cuStreamSynchronize(stream))
+            ok(driver.cuEventDestroy(event))
+    results["copy"] = check(gpu.download(copy, n, np.int32), np.full(n, 6, np.int32))
+    results["data"] = check(gpu.download(data, n, np.int32), (np.arange(n, dtype=np.int32) * 3 + 1) * 3 + 1)
+    return results
+
+
+@case
+def clusters(gpu: Session):
+    """Blocks in clusters, where the device has them; what does not fit is the same error everywhere."""
+    function, n = gpu.function(ADD, "add", arch="compute_90"), 4000
+    data, results = gpu.upload(np.zeros(n, np.int32)), {}
+    for cluster in ((2, 1, 1), (3, 1, 1), (64, 1, 1)):
+        try:
+            gpu.launch_ex(function, (16,), (256,), data, ctypes.c_int(1), ctypes.c_int(n), attributes={"CLUSTER_DIMENSION": cluster})
+            gpu.synchronize()
+            results[str(cluster)] = "launched"
+        except CudaError as error:
+            results[str(cluster)] = error.code.name
+    return results
 
 
 @case

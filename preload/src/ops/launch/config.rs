@@ -1,18 +1,21 @@
 //! cuLaunchKernelEx: a launch with attributes.
 //!
-//! Attributes are copied into the record as they are. Those that hold an event or a graph node of the program are refused.
+//! Attributes are copied into the record as they are. The executor puts its own events in the place of the program's, and tells when they are
+//! complete; an attribute that holds a graph node is refused.
 
 use super::{INVALID, Shape, launch};
 use crate::edge::In;
 use crate::ops::capture::{self, captures};
+use crate::ops::event::{self, Event};
 use crate::ops::launch::params::Arguments;
 use crate::outcome::{Outcome, Reason};
-use lightos_protocol::record::{LAUNCH_EX, LaunchAttribute, MAX_LAUNCH_ATTRIBUTES};
+use crate::result::CuResult;
+use lightos_protocol::record::{EVENT_ATTRIBUTES, LAUNCH_EX, LaunchAttribute, MAX_LAUNCH_ATTRIBUTES};
 
 /// Size of a `CUlaunchAttribute`.
 pub const ATTRIBUTE_BYTES: usize = size_of::<LaunchAttribute>();
-/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT`, `_LAUNCH_COMPLETION_EVENT`, `_DEVICE_UPDATABLE_KERNEL_NODE`.
-const WITH_HANDLES: [u32; 3] = [7, 12, 13];
+/// `CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE`.
+const DEVICE_UPDATABLE_NODE: u32 = 13;
 /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
 const COOPERATIVE: u32 = 2;
 
@@ -48,6 +51,7 @@ pub fn ex(config: &In<Config>, function: u64, arguments: Arguments, default_stre
         unsafe { std::slice::from_raw_parts(config.attributes, count * ATTRIBUTE_BYTES) }
     };
     let shape = Shape { grid: config.grid, block: config.block, shared_bytes: config.shared_bytes };
+    let mut events = Vec::new();
     let mut flags = if count == 0 { 0 } else { LAUNCH_EX };
     for attribute in attributes.chunks_exact(ATTRIBUTE_BYTES) {
         let word = |index: usize| {
@@ -56,10 +60,19 @@ pub fn ex(config: &In<Config>, function: u64, arguments: Arguments, default_stre
         };
         // Id and padding, then the value.
         match word(0) {
-            id if WITH_HANDLES.contains(&id) => return Outcome::Refuse(Reason::LaunchAttribute),
+            DEVICE_UPDATABLE_NODE => return Outcome::Refuse(Reason::LaunchAttribute),
+            id if EVENT_ATTRIBUTES.contains(&id) => {
+                let handle = u64::from(word(2)) | u64::from(word(3)) << 32;
+                let Some(event) = event::find(handle) else { return Outcome::Fail(CuResult::INVALID_HANDLE) };
+                events.push(event);
+            }
             COOPERATIVE if word(2) != 0 => flags |= super::LAUNCH_COOPERATIVE,
             _ => {}
         }
     }
-    launch(function, shape, stream, arguments, flags, attributes)
+    let outcome = launch(function, shape, stream, arguments, flags, attributes);
+    if outcome == Outcome::Done {
+        events.into_iter().for_each(Event::recorded_by_executor);
+    }
+    outcome
 }

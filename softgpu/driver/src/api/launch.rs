@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::abi::{AttributeValue, LaunchAttribute, LaunchConfig};
 use crate::edge::{array, exports, get};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::launch::{COOPERATIVE, Request, prepare};
 use crate::work::Work;
-use crate::{capture, context, stream};
+use crate::{capture, context, event, stream};
 
 /// # Safety
 /// As [`prepare`].
@@ -16,7 +16,15 @@ unsafe fn launch(request: &Request, handle: u64) -> Result {
     context::healthy()?;
     let stream = stream::find(handle)?;
     // SAFETY: this function's contract.
-    stream.submit(Work::Kernel(Arc::new(unsafe { prepare(request) }?)))?;
+    let call = Arc::new(unsafe { prepare(request) }?);
+    let events = call.events().map(event::find).collect::<Result<Vec<_>>>()?;
+    if !events.is_empty() && capture::is_capturing(&stream)? {
+        // An edge with data, which graphs here do not carry.
+        return Err(Error::NOT_SUPPORTED);
+    }
+    stream.submit(Work::Kernel(call))?;
+    // The latest moment at which they may be passed: early ones are a matter of speed.
+    events.into_iter().try_for_each(|event| stream.submit(Work::RecordEvent(event)))?;
     if is_blocking() && !capture::is_capturing(&stream)? { stream.synchronize() } else { Ok(()) }
 }
 
