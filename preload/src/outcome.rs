@@ -85,7 +85,7 @@ reasons! {
     Peer,
     /// A checkpoint of the process would miss the memory that the sidecar holds.
     Checkpoint,
-    /// Entry points that were replaced before CUDA 4 (parameters by `cuParamSet*`, 32-bit addresses).
+    /// Entry points with 32-bit addresses and sizes, replaced by CUDA 3.2.
     Legacy,
     /// A graph operation that has no counterpart in the executor yet.
     GraphOperation,

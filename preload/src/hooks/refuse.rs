@@ -110,8 +110,8 @@ refuse! {
     Legacy:
         cuArray3DCreate cuArrayCreate cuMemcpyAtoA cuMemcpyAtoD cuMemcpyAtoH cuMemcpyAtoHAsync cuMemcpyDtoA cuMemcpyHtoA
         cuMemcpyHtoAAsync cuParamSetTexRef cuTexRefSetAddress cuTexRefSetAddress2D cuTexRefSetAddress2D_v2
-        cuFuncSetBlockShape cuFuncSetSharedSize cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetf cuParamSeti
-        cuParamSetSize cuParamSetv cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync
+
+        cuMemAlloc cuMemAllocHost cuMemAllocPitch cuMemcpy2D cuMemcpy2DAsync
         cuMemcpy2DUnaligned cuMemcpy3D cuMemcpy3DAsync cuMemcpyDtoD cuMemcpyDtoDAsync cuMemcpyDtoH cuMemcpyDtoHAsync
         cuMemcpyHtoD cuMemcpyHtoDAsync cuMemFree cuMemGetAddressRange cuMemGetInfo cuMemHostGetDevicePointer
         cuMemsetD16 cuMemsetD2D16 cuMemsetD2D32 cuMemsetD2D8 cuMemsetD32 cuMemsetD8 cuModuleGetGlobal;

@@ -5,6 +5,7 @@
 //!
 //! A `CUkernel` may stand wherever a `CUfunction` does; [`ORIGINS`] tells which handles are kernels.
 
+use super::launch::legacy;
 use super::module::{adopt, is_known};
 use crate::edge::Out;
 use crate::handles::Handles;
@@ -254,14 +255,20 @@ impl Function {
 /// An image goes, with everything in it.
 pub fn forget(image: Image) {
     origins().retain(|_, origin| origin.image != image);
-    let _ = FUNCTIONS.remove_where(|function| function.image == image);
+    forget_where(|function| function.image == image);
+}
+
+fn forget_where(is_gone: impl Fn(&Function) -> bool) {
+    for (handle, _) in FUNCTIONS.remove_where(is_gone) {
+        legacy::forget(handle);
+    }
 }
 
 /// Libraries belong to no context, but the `CUfunction`s of their kernels do. With `kernels` their kernels are announced again at their next use:
 /// the executor has loaded the library anew.
 pub fn forget_of_libraries(kernels: bool) {
     origins().retain(|handle, origin| !origin.image.is_library || origin.kernel == Some(*handle));
-    let _ = FUNCTIONS.remove_where(|function| function.image.is_library && (kernels || !function.is_kernel));
+    forget_where(|function| function.image.is_library && (kernels || !function.is_kernel));
 }
 
 /// Runs a look-up locally and remembers where the handle that it returns comes from.

@@ -9,6 +9,7 @@
 //! the kernel would run on the wrong side.
 
 mod config;
+pub mod legacy;
 mod limits;
 pub mod params;
 

@@ -14,6 +14,7 @@ pub mod graph_node;
 pub mod init;
 pub mod ipc;
 pub mod launch;
+pub mod legacy;
 pub mod link;
 pub mod memory;
 pub mod memset;
@@ -28,7 +29,7 @@ use crate::edge::Export;
 
 /// Every export, served or not.
 pub fn exports() -> impl Iterator<Item = &'static Export> {
-    let tables: [&'static [Export]; 23] = [
+    let tables: [&'static [Export]; 24] = [
         array::TABLE,
         batch::TABLE,
         capture::TABLE,
@@ -43,6 +44,7 @@ pub fn exports() -> impl Iterator<Item = &'static Export> {
         init::TABLE,
         ipc::TABLE,
         launch::TABLE,
+        legacy::TABLE,
         link::TABLE,
         memory::TABLE,
         memset::TABLE,

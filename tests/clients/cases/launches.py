@@ -78,6 +78,42 @@ def events_of_launches(gpu: Session):
 
 
 @case
+def launches_of_old(gpu: Session):
+    """Shape and parameters set one by one, as before CUDA 4; a capture of such a launch."""
+    source = 'extern "C" __global__ void mix(float* d, float f, int n) { int i = (blockIdx.y * gridDim.x + blockIdx.x) * blockDim.x + threadIdx.x; if (i < n) d[i] = d[i] * f + gridDim.y; }'
+    function, n = gpu.function(source, "mix"), 1000
+    data, stream = gpu.upload(np.arange(n, dtype=np.float32)), ok(driver.cuStreamCreate(NON_BLOCKING))
+    # The bindings have no pointer for cuParamSetv but a void one; the address is eight bytes.
+    address = ctypes.c_uint64(data)
+    results = {"set": [
+        code(driver.cuFuncSetBlockShape(function, 256, 1, 1)), code(driver.cuFuncSetSharedSize(function, 0)),
+        code(driver.cuParamSetSize(function, 16)), code(driver.cuParamSetv(function, 0, ctypes.addressof(address), 8)),
+        code(driver.cuParamSetf(function, 8, 2.0)), code(driver.cuParamSeti(function, 12, n))]}
+    want = np.arange(n, dtype=np.float32)
+    if set(results["set"]) == {"CUDA_SUCCESS"}:
+        address.value = 0
+        ok(driver.cuLaunchGrid(function, 4, 1))
+        want = want * 2 + 1
+        gpu.synchronize()
+        ok(driver.cuParamSetf(function, 8, 3.0))
+        ok(driver.cuLaunchGridAsync(function, 4, 2, stream))
+        want = want * 3 + 2
+        ok(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        ok(driver.cuLaunchGridAsync(function, 4, 1, stream))
+        execution = ok(driver.cuGraphInstantiate(ok(driver.cuStreamEndCapture(stream)), 0))
+        for _ in range(2):
+            ok(driver.cuGraphLaunch(execution, stream))
+            want = want * 3 + 1
+        ok(driver.cuStreamSynchronize(stream))
+        ok(driver.cuLaunch(function))
+        want[:256] = want[:256] * 3 + 1
+        results["empty grid"] = code(driver.cuLaunchGrid(function, 0, 1))
+        results["beyond"] = code(driver.cuParamSeti(function, 16, 1))
+    results["data"] = check(gpu.download(data, n, np.float32), want)
+    return results
+
+
+@case
 def clusters(gpu: Session):
     """Blocks in clusters, where the device has them; what does not fit is the same error everywhere."""
     function, n = gpu.function(ADD, "add", arch="compute_90"), 4000

@@ -12,7 +12,7 @@ use crate::{capture, context, event, stream};
 
 /// # Safety
 /// As [`prepare`].
-unsafe fn launch(request: &Request, handle: u64) -> Result {
+pub(super) unsafe fn launch(request: &Request, handle: u64) -> Result {
     context::healthy()?;
     let stream = stream::find(handle)?;
     // SAFETY: this function's contract.
