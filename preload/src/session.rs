@@ -66,8 +66,7 @@ pub fn retire() {
 pub fn forget_in_child() {
     if let Some(session) = session() {
         retire();
-        // SAFETY: the child's own copy of the descriptor; the session that owns it is never used or dropped in the child.
-        unsafe { libc::close(session.channel.as_fd().as_raw_fd()) };
+        close_in_child(&session.channel, session.socket);
     }
 }
 
@@ -97,6 +96,8 @@ pub struct Session {
     pages: Arc<SessionPages>,
     producer: Producer,
     channel: Channel,
+    /// What the channel's socket is known by.
+    socket: (u64, u64),
     inbox: FdInbox,
     tags: AtomicU64,
     slots: TimelineSlots,
@@ -177,6 +178,9 @@ impl Session {
 
     /// As [`Session::call`], for a request that the executor answers with a file descriptor under `tag`.
     pub fn call_for_fd(&self, request: &Request, tag: u64) -> Result<(Reply, OwnedFd), CuResult> {
+        if !self.has_socket() {
+            return Err(self.lost_fd());
+        }
         let reply = self.call(request)?;
         let fd = self.inbox.take(&self.channel, tag, FD_TIMEOUT).map_err(|_| self.lost_fd())?;
         Ok((reply, fd))
@@ -184,7 +188,16 @@ impl Session {
 
     /// Sends a descriptor that a request pushed later names by `tag`.
     pub fn send_fd(&self, tag: u64, fd: BorrowedFd<'_>) -> Result<(), CuResult> {
+        if !self.has_socket() {
+            return Err(self.lost_fd());
+        }
         self.channel.send(&FdMessage { tag }, &[fd]).map_err(|_| self.lost_fd())
+    }
+
+    /// Whether the socket's number still is the socket: programs that become daemons close every descriptor, and what they open then has
+    /// our numbers. Async-signal-safe.
+    fn has_socket(&self) -> bool {
+        identity(self.channel.as_fd()) == Some(self.socket)
     }
 
     /// A tag that was never used before in this session.
@@ -291,6 +304,19 @@ impl Session {
         let reference = BlobRef { tag, bytes: bytes.len() as u64 };
         self.producer.push_record(header, reference.as_bytes(), &[]).map_err(|error| self.push_error(error))
     }
+}
+
+/// Closes the child's copy of a socket, unless the program has closed it and has another file under its number. Async-signal-safe.
+pub fn close_in_child(channel: &Channel, socket: (u64, u64)) {
+    if identity(channel.as_fd()) == Some(socket) {
+        // SAFETY: the child's own copy of the descriptor; its owner is never used or dropped in the child.
+        unsafe { libc::close(channel.as_fd().as_raw_fd()) };
+    }
+}
+
+/// Device and inode of an open file.
+pub fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    rustix::fs::fstat(fd).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
 /// A sealed memfd with these bytes, for what is too long for the ring (requests, module images).

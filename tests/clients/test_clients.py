@@ -29,6 +29,19 @@ HARDWARE = json.loads((HERE.parents[1] / "docs/results/h100-80gb-hbm3-clients.js
 DIFFERS_FROM_HARDWARE = {
     "occupancy_and_attributes/attributes/NUM_REGS": "counted in the PTX, in steps of 8 from 16 on",
     "occupancy_and_attributes/clusters": "clusters are not carried",
+    # More is allowed on hardware.
+    "array_copies_by_offset/other elements": "hardware copies between arrays of different elements",
+    "array_queries_and_errors/surface": "hardware makes surfaces of arrays without the flag for them",
+    "object_queries/border": "hardware reads zeros back where the address mode has no border",
+    "object_queries/filtered integers": "hardware takes filters for integer textures",
+    "object_queries/gone": "hardware does not check the handle of an object that is gone",
+    "object_queries/no view": "hardware describes a view that was not given",
+    "surface_write_then_read/past the end": "as the surface above",
+    "textures_of_pitched_and_pinned_memory/flat": "hardware takes extents that the documentation forbids",
+    "textures_of_pitched_and_pinned_memory/wide": "as above",
+    # Less is.
+    "ipc_memory_rules/stale": "the software GPU's allocations are found by their block",
+    "memory_of_the_host/host/location": "hardware names the NUMA node of memory of the host",
     "pointer_attributes/pageable/host": "that host's kernel lets the device read pageable memory",
     "pointer_attributes/pageable/ordinal": "as above",
 }
@@ -96,8 +109,9 @@ def test_under_the_shim(name: str, native_results, tmp_path):
         calls = tenant["calls"]
         forwarded = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuLaunch") and "HostFunc" not in n)
         graphs = sum(c["forwarded"] for n, c in calls.items() if n.startswith("cuGraphLaunch"))
-        # Behind a fault, launches are accepted and not made.
-        assert (tenant["launches"] >= forwarded or name in BREAKS_ITS_CONTEXT) and (tenant["launches"] > 0) == (forwarded + graphs > 0)
+        # After a fault the executor makes none.
+        if tenant["sticky_error"] == 0:
+            assert tenant["launches"] >= forwarded and (tenant["launches"] > 0) == (forwarded + graphs > 0)
 
 
 # Faults are the local driver's there, and their cases take long.

@@ -2,7 +2,7 @@
 //!
 //! | suite | what | how |
 //! | --- | --- | --- |
-//! | clients | our cases on NVIDIA's cuda-bindings | natively and under the shim |
+//! | clients | our cases on NVIDIA's cuda-bindings, and how processes live and end | natively and under the shim |
 //! | frameworks | tinygrad programs | natively and under the shim |
 //! | numba | numba-cuda's own tests | natively |
 //! | cudarc | cudarc's own tests of its driver and NVRTC layers | natively |

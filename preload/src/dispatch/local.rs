@@ -11,11 +11,11 @@ use crate::{
 use lightos_protocol::{
     control::Mode,
     pages::{Outcome, SessionPages},
-    socket::Channel,
+    socket::{Channel, SocketError},
     verdict::Verdict,
 };
 use std::{
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
     ptr,
     sync::atomic::{
         AtomicBool, AtomicPtr,
@@ -43,6 +43,8 @@ struct Local {
     pages: SessionPages,
     verdict: Verdict,
     channel: Channel,
+    /// What the channel's socket is known by.
+    socket: (u64, u64),
     /// The sidecar has ended: nobody is left to change the verdict.
     is_alone: AtomicBool,
 }
@@ -50,8 +52,9 @@ struct Local {
 /// Connects as a tenant that dispatches for itself.
 pub fn begin() -> Result<(), ConnectError> {
     let (pages, channel, verdict) = session::introduce_locally(life::settings(), Mode::Local)?;
+    let socket = session::identity(channel.as_fd()).ok_or(ConnectError::Handshake(SocketError::Closed))?;
     let local: &'static Local =
-        Box::leak(Box::new(Local { pages, verdict, channel, is_alone: AtomicBool::new(false) }));
+        Box::leak(Box::new(Local { pages, verdict, channel, socket, is_alone: AtomicBool::new(false) }));
     life::register_handlers();
     LOCAL.store(ptr::from_ref(local).cast_mut(), Release);
     let watch = session::spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || local.watch());
@@ -87,8 +90,7 @@ pub fn retire() {
 pub fn forget_in_child() {
     if let Some(local) = local() {
         retire();
-        // SAFETY: the child's own copy of the descriptor; its owner is never used or dropped in the child.
-        unsafe { libc::close(local.channel.as_fd().as_raw_fd()) };
+        session::close_in_child(&local.channel, local.socket);
     }
 }
 

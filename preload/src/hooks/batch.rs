@@ -33,11 +33,11 @@ hooks! {
     fn cuMemPrefetchBatchAsync(
         addresses: *const u64, sizes: *const usize, count: usize, locations: *const c_void, indices: *const usize,
         location_count: usize, flags: u64, stream: u64,
-    ) ptsz cuMemPrefetchBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, flags, stream);
+    ) ptsz cuMemPrefetchBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, Some(location_count), flags, stream);
     fn cuMemDiscardBatchAsync(addresses: *const u64, sizes: *const usize, count: usize, flags: u64, stream: u64)
-        ptsz cuMemDiscardBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, flags, stream);
+        ptsz cuMemDiscardBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, None, flags, stream);
     fn cuMemDiscardAndPrefetchBatchAsync(
         addresses: *const u64, sizes: *const usize, count: usize, locations: *const c_void, indices: *const usize,
         location_count: usize, flags: u64, stream: u64,
-    ) ptsz cuMemDiscardAndPrefetchBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, flags, stream);
+    ) ptsz cuMemDiscardAndPrefetchBatchAsync_ptsz[stream] => hints(&In::new(addresses), &In::new(sizes), count, Some(location_count), flags, stream);
 }

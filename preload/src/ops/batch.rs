@@ -295,14 +295,23 @@ impl Operand {
 
 /// cuMemPrefetchBatchAsync, cuMemDiscardBatchAsync, cuMemDiscardAndPrefetchBatchAsync: managed memory has nothing to move, and what may be discarded
 /// may as well stay.
-pub fn hints(addresses: &In<u64>, sizes: &In<usize>, count: usize, flags: u64, stream: u64) -> Outcome {
+///
+/// `locations` is how many places a prefetch names.
+pub fn hints(
+    addresses: &In<u64>,
+    sizes: &In<usize>,
+    count: usize,
+    locations: Option<usize>,
+    flags: u64,
+    stream: u64,
+) -> Outcome {
     if captures(stream) {
         return capture::PASS;
     }
     let run = || {
         context::check()?;
-        stream::find(stream)?;
-        if count == 0 || flags != 0 {
+        not_legacy(stream)?;
+        if count == 0 || locations == Some(0) || flags != 0 {
             return Err(CuResult::INVALID_VALUE);
         }
         for index in 0..count {

@@ -7,15 +7,26 @@
 //! context is destroyed (the generation moves on).
 
 use super::{array, event, graph, memory, module, stream, texture};
-use crate::{dispatch, outcome::Outcome, real, result::CuResult, session::session};
+use crate::{dispatch, edge::In, outcome::Outcome, real, result::CuResult, session::session};
 use lightos_protocol::request::{ContextRequest, Request};
 use std::{
     cell::Cell,
-    sync::atomic::{AtomicU64, Ordering},
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Counts what may have ended a context.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Contexts that have ended. Not every driver says so of one that is current on some thread.
+static ENDED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn ended() -> MutexGuard<'static, BTreeSet<u64>> {
+    ENDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 thread_local! {
     /// The generation in which this thread's context was found usable (0: not found yet), and that context.
@@ -60,6 +71,9 @@ fn ask() -> Result<u64, CuResult> {
         if context == 0 {
             return Err(CuResult::INVALID_CONTEXT);
         }
+        if ended().contains(&context) {
+            return Err(CuResult::CONTEXT_IS_DESTROYED);
+        }
         // Fails for a context that was destroyed while current.
         real::cuCtxGetDevice(&mut device).ok()?;
     }
@@ -86,9 +100,14 @@ pub fn changed_here(result: CuResult) -> Outcome {
 }
 
 /// Runs a call that makes a context on `device`.
-pub fn made_on(device: i32, call: impl FnOnce() -> CuResult) -> Outcome {
+pub fn made_on(out: In<u64>, device: i32, call: impl FnOnce() -> CuResult) -> Outcome {
     dispatch::uses_device(device);
-    changed_here(call())
+    let result = call();
+    if result == CuResult::SUCCESS {
+        // The handle of one that has ended may be given again.
+        let _ = out.get().map(|context| ended().remove(&context));
+    }
+    changed_here(result)
 }
 
 /// Runs a call that changes how the context runs kernels, on both sides: the local context answers the queries. The executor
@@ -161,6 +180,7 @@ fn ends(
     if let (Some(session), Some(context)) = (session(), context)
         && is_over(result)
     {
+        ended().insert(context);
         // What uses memory goes before the memory.
         if is_primary {
             graph::end_of_context(session);

@@ -209,8 +209,12 @@ pub fn device_pointer(out: Out<u64>, address: u64, flags: u32) -> Result<Outcome
 /// cuMemHostGetFlags: as given to cuMemHostAlloc.
 pub fn flags(out: Out<u32>, address: u64) -> Result<Outcome, CuResult> {
     let Some(allocation) = LIVE.find(address) else { return foreign(address) };
-    let (Kind::Host { flags } | Kind::Registered { flags } | Kind::Staged { flags }) = allocation.kind else {
-        return Err(CuResult::INVALID_VALUE);
+    /// `CU_MEMHOSTREGISTER_DEVICEMAP`, which registered memory has anyway where addresses are unified.
+    const DEVICE_MAP: u32 = 2;
+    let flags = match allocation.kind {
+        Kind::Host { flags } => flags,
+        Kind::Registered { flags } | Kind::Staged { flags } => flags | DEVICE_MAP,
+        _ => return Err(CuResult::INVALID_VALUE),
     };
     out.required()?.put(flags);
     Ok(Outcome::Done)

@@ -10,6 +10,7 @@ use lightos_protocol::{
     verdict::Verdict,
 };
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::{
     fs::File,
     io,
@@ -78,8 +79,10 @@ pub fn connect(settings: &Settings) -> Result<Session, ConnectError> {
         let pages = Arc::clone(&pages);
         move || pages.status().sticky_error() != 0 || super::session().is_none()
     });
+    let socket = super::identity(channel.as_fd()).ok_or(ConnectError::Handshake(SocketError::Closed))?;
     Ok(Session {
         pages,
+        socket,
         producer,
         channel,
         inbox: FdInbox::default(),
@@ -154,8 +157,10 @@ fn output(fd: i32) -> io::Result<OwnedFd> {
 
 /// Returns when the peer has closed the connection.
 pub fn wait_for_hangup(channel: &Channel) {
-    while !channel.peer_gone() {
-        // A hang-up is reported whatever is asked for; RDHUP also covers a half-closed peer.
-        let _ = poll(&mut [PollFd::new(channel, PollFlags::RDHUP)], None);
+    if channel.peer_gone() {
+        return;
     }
+    // A hang-up is reported whatever is asked for; RDHUP also covers a half-closed peer. Its word is taken: by then the program may have
+    // closed the descriptor, as daemons do with all, and have another file under its number.
+    while matches!(poll(&mut [PollFd::new(channel, PollFlags::RDHUP)], None), Err(Errno::INTR)) {}
 }

@@ -9,7 +9,6 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::ThreadId;
 
 use rustc_hash::FxHashSet;
 
@@ -17,6 +16,7 @@ use crate::abi::EdgeData;
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph};
 use crate::stream::{Kind, Stream};
+use crate::thread;
 use crate::work::Work;
 
 /// `CUstreamCaptureMode`.
@@ -37,7 +37,7 @@ pub struct Session {
     owns_graph: bool,
     mode: u32,
     origin: u64,
-    thread: ThreadId,
+    thread: thread::Id,
     invalid: AtomicBool,
     ended: AtomicBool,
     members: Mutex<Vec<Arc<Stream>>>,
@@ -118,7 +118,7 @@ fn start(stream: &Arc<Stream>, mode: u32, graph: Option<Arc<Graph>>, tail: Vec<u
         graph: graph.unwrap_or_else(graph::create),
         mode,
         origin: stream.id,
-        thread: std::thread::current().id(),
+        thread: thread::me(),
         invalid: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         members: Mutex::new(vec![stream.clone()]),
@@ -135,7 +135,7 @@ pub fn end(stream: &Arc<Stream>) -> Result<u64> {
     if session.origin != stream.id {
         return Err(Error::STREAM_CAPTURE_UNMATCHED);
     }
-    if session.mode != MODE_RELAXED && session.thread != std::thread::current().id() {
+    if session.mode != MODE_RELAXED && session.thread != thread::me() {
         return Err(Error::STREAM_CAPTURE_WRONG_THREAD);
     }
     let joined = session.is_joined(stream, &tail);
@@ -304,7 +304,7 @@ pub fn forbid_unsafe() -> Result {
     if ACTIVE.load(Ordering::Acquire) == 0 {
         return Ok(());
     }
-    let (mode, me) = (THREAD_MODE.get(), std::thread::current().id());
+    let (mode, me) = (THREAD_MODE.get(), thread::me());
     let hit = |session: &&Arc<Session>| match (mode, session.mode) {
         (MODE_RELAXED, _) | (_, MODE_RELAXED) => false,
         (MODE_THREAD_LOCAL, _) | (_, MODE_THREAD_LOCAL) => session.thread == me,
@@ -324,7 +324,7 @@ pub fn forbid_all() -> Result {
     if ACTIVE.load(Ordering::Acquire) == 0 {
         return Ok(());
     }
-    let me = std::thread::current().id();
+    let me = thread::me();
     let mut own = false;
     for session in lock(&SESSIONS).iter().filter(|session| session.thread == me) {
         session.invalid.store(true, Ordering::Release);

@@ -4,6 +4,7 @@
 //! contexts included, as on hardware. Teardown waits for queued work, then cancels what does not end.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::handle::{self, Table};
 use crate::stream::{Kind, Stream};
+use crate::thread;
 
 /// Flags of `cuCtxCreate` and the primary context that mean something on CUDA 13.
 pub const VALID_FLAGS: u32 = 0x7f | 0x80;
@@ -46,7 +48,7 @@ pub struct Context {
 #[derive(Debug, Default)]
 struct Streams {
     legacy: Option<Arc<Stream>>,
-    per_thread: Vec<(std::thread::ThreadId, Arc<Stream>)>,
+    per_thread: Vec<(thread::Id, Arc<Stream>)>,
     created: Vec<Arc<Stream>>,
 }
 
@@ -80,7 +82,8 @@ impl Drop for ThreadStreams {
 
 thread_local! {
     static THREAD_STREAMS: RefCell<ThreadStreams> = RefCell::default();
-    static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor: exit handlers and those of thread-specific data run after the thread's objects are gone, and may call CUDA.
+    static STACK: RefCell<ManuallyDrop<Vec<u64>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -153,7 +156,7 @@ pub fn push(handle: u64) -> Result {
 }
 
 pub fn pop() -> Result<u64> {
-    STACK.with_borrow_mut(Vec::pop).ok_or(Error::INVALID_CONTEXT)
+    STACK.with_borrow_mut(|stack| stack.pop()).ok_or(Error::INVALID_CONTEXT)
 }
 
 /// `cuCtxCreate`: the new context becomes current.
@@ -282,13 +285,16 @@ impl Context {
 
     /// This thread's default stream.
     pub fn thread_stream(self: &Arc<Self>) -> Arc<Stream> {
-        let me = std::thread::current().id();
+        let me = thread::me();
         let mut streams = self.streams();
-        if let Some((_, stream)) = streams.per_thread.iter().find(|(thread, _)| *thread == me) {
+        if let Some((_, stream)) =
+            streams.per_thread.iter().find(|(thread, stream)| *thread == me && !stream.is_closed())
+        {
             return stream.clone();
         }
         let stream = Stream::new(self, Kind::PerThread, 0, 0);
-        THREAD_STREAMS.with_borrow_mut(|own| own.0.push(Arc::downgrade(&stream)));
+        // A thread past the end of its objects has nobody to close the stream: that goes with the context.
+        let _ = THREAD_STREAMS.try_with(|own| own.borrow_mut().0.push(Arc::downgrade(&stream)));
         streams.per_thread.retain(|(_, stream)| !stream.is_over());
         streams.per_thread.push((me, stream.clone()));
         stream

@@ -102,7 +102,13 @@ fn check_shape(function: &Function, request: &Request) -> Result {
         return Err(Error::INVALID_VALUE);
     }
     if request.shared_bytes > function.dynamic_shared_limit() {
-        return Err(Error::INVALID_VALUE);
+        // Of a cooperative launch no block would be resident, and that is what hardware says.
+        let is_cooperative =
+            |attribute: &LaunchAttribute| attribute.id == COOPERATIVE && attribute.value.words()[0] != 0;
+        return Err(match request.attributes.iter().any(is_cooperative) {
+            true => Error::COOPERATIVE_LAUNCH_TOO_LARGE,
+            false => Error::INVALID_VALUE,
+        });
     }
     for attribute in request.attributes {
         match (attribute.id, attribute.value.words()) {

@@ -37,6 +37,7 @@ mod procaddr;
 mod space;
 mod stream;
 mod texture;
+mod thread;
 mod userobject;
 mod vmm;
 mod work;

@@ -224,7 +224,9 @@ pub fn unregister_host(start: u64) -> Result {
 pub fn host_flags(address: u64) -> Result<u32> {
     context::healthy()?;
     match SPACE.find(address).map(|range| range.kind) {
-        Some(Kind::Host(flags) | Kind::Registered(flags)) => Ok(flags),
+        Some(Kind::Host(flags)) => Ok(flags),
+        // CU_MEMHOSTREGISTER_DEVICEMAP, which registered memory has anyway where addresses are unified.
+        Some(Kind::Registered(flags)) => Ok(flags | 2),
         _ => Err(Error::INVALID_VALUE),
     }
 }

@@ -291,8 +291,12 @@ impl Stream {
 
     /// True where the stream is closed and all its work is done.
     pub(crate) fn is_over(&self) -> bool {
-        let closed = self.queue().closed;
-        closed && self.pending().is_none()
+        self.is_closed() && self.pending().is_none()
+    }
+
+    /// True where the stream takes no more work.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue().closed
     }
 
     /// Lets the thread end once the queue is empty.

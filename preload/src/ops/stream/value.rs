@@ -73,7 +73,8 @@ pub fn value(kind: MemOpKind, stream: u64, address: u64, value: u64, flags: u32)
 /// cuStreamBatchMemOp.
 pub fn batch_values(stream: u64, count: u32, operations: &In<MemOp>, flags: u32) -> Outcome {
     run(stream, || {
-        if count == 0 || count > MAX_OPERATIONS || flags != 0 {
+        // Nothing to do is no error.
+        if count > MAX_OPERATIONS || flags != 0 {
             return Err(CuResult::INVALID_VALUE.into());
         }
         let described = (0..count as usize).map(|index| operations.at(index)?.describe());

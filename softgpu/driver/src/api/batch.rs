@@ -159,11 +159,18 @@ impl BoxCopy {
 
 /// # Safety
 /// Both arrays hold `count` entries.
-unsafe fn hints(addresses: *const u64, sizes: *const usize, count: usize, flags: u64, stream: u64) -> Result {
-    stream::find(stream)?;
-    if count == 0 || flags != 0 {
+unsafe fn hints(
+    addresses: *const u64,
+    sizes: *const usize,
+    count: usize,
+    locations: Option<usize>,
+    flags: u64,
+    stream: u64,
+) -> Result {
+    if count == 0 || locations == Some(0) || flags != 0 || stream == 0 {
         return Err(Error::INVALID_VALUE);
     }
+    stream::find(stream)?;
     // SAFETY: this function's contract.
     let (addresses, sizes) = unsafe { (edge::array(addresses, count)?, edge::array(sizes, count)?) };
     addresses.into_iter().zip(sizes).try_for_each(|(address, bytes)| check_managed(address, bytes))
@@ -195,19 +202,19 @@ exports! { TABLE:
     }
     entry cuMemPrefetchBatchAsync / cuMemPrefetchBatchAsync_ptsz: (
         addresses: *const u64, sizes: *const usize, count: usize, _locations: *const u64, _indices: *const usize,
-        _location_count: usize, flags: u64, stream: u64
+        location_count: usize, flags: u64, stream: u64
     ) {
-        hints(addresses, sizes, count, flags, stream)
+        hints(addresses, sizes, count, Some(location_count), flags, stream)
     }
     entry cuMemDiscardBatchAsync / cuMemDiscardBatchAsync_ptsz: (
         addresses: *const u64, sizes: *const usize, count: usize, flags: u64, stream: u64
     ) {
-        hints(addresses, sizes, count, flags, stream)
+        hints(addresses, sizes, count, None, flags, stream)
     }
     entry cuMemDiscardAndPrefetchBatchAsync / cuMemDiscardAndPrefetchBatchAsync_ptsz: (
         addresses: *const u64, sizes: *const usize, count: usize, _locations: *const u64, _indices: *const usize,
-        _location_count: usize, flags: u64, stream: u64
+        location_count: usize, flags: u64, stream: u64
     ) {
-        hints(addresses, sizes, count, flags, stream)
+        hints(addresses, sizes, count, Some(location_count), flags, stream)
     }
 }

@@ -121,11 +121,15 @@ exports! { TABLE:
         context.all_streams().iter().try_for_each(|stream| event::make_wait(stream, &event, 0))
     }
     entry cuCtxEnablePeerAccess: (peer: u64, flags: u32) {
-        let (own, peer) = (context::current()?, context::find(peer)?);
+        let own = context::current()?;
+        if peer == 0 {
+            return Err(Error::INVALID_CONTEXT);
+        }
+        let peer = context::find(peer)?;
         if flags != 0 {
             return Err(Error::INVALID_VALUE);
         }
-        if own.device == peer.device { Err(Error::INVALID_DEVICE) } else { own.enable_peer(peer.handle) }
+        if own.device == peer.device { Err(Error::PEER_ACCESS_UNSUPPORTED) } else { own.enable_peer(peer.handle) }
     }
     entry cuCtxDisablePeerAccess: (peer: u64) { context::current()?.disable_peer(peer) }
     entry cuDevicePrimaryCtxRetain: (context: *mut u64, device: c_int) {

@@ -35,8 +35,11 @@ fn mem_op(handle: u64, operation: u32, address: u64, value: u64, flags: u32) -> 
 /// # Safety
 /// `ops` holds `count` entries.
 unsafe fn batch_mem_op(stream: u64, count: u32, ops: *const MemOp, flags: u32) -> Result {
-    if count == 0 || count > BATCH_LIMIT || flags != 0 {
+    if count > BATCH_LIMIT || flags != 0 {
         return Err(Error::INVALID_VALUE);
+    }
+    if count == 0 {
+        return stream::find(stream).map(drop);
     }
     // SAFETY: this function's contract.
     mem_ops(stream, unsafe { array(ops, count as usize) }?)

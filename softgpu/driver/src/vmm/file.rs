@@ -53,9 +53,12 @@ pub(super) fn adopt(fd: RawFd) -> Result<(OwnedFd, u64, Device, bool)> {
         .and_then(|rest| rest.split_ascii_whitespace().next()?.split_once('-'))
         .ok_or(Error::INVALID_VALUE)?;
     let device = Device::new(ordinal.parse().map_err(|_| Error::INVALID_VALUE)?)?;
-    // SAFETY: the descriptor is open, as the link read above shows; it is borrowed for this statement alone.
-    let own =
-        unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().map_err(|_| Error::OPERATING_SYSTEM)?;
+    // SAFETY: the descriptor is open, as the link read above shows; it is borrowed for this function alone.
+    let theirs = unsafe { BorrowedFd::borrow_raw(fd) };
+    let own = theirs.try_clone_to_owned().or_else(|_| {
+        raise_descriptor_limit();
+        theirs.try_clone_to_owned().map_err(|_| Error::OPERATING_SYSTEM)
+    })?;
     let file = std::fs::File::from(own);
     let bytes = file.metadata().map_err(|_| Error::OPERATING_SYSTEM)?.len();
     Ok((file.into(), bytes, device, side == "device"))

@@ -44,18 +44,24 @@ thread_local! {
 /// Runs `turn`, during which [`quiesce`] on other threads waits.
 #[inline]
 pub fn during<T>(turn: impl FnOnce() -> T) -> T {
-    OWN.with(|own| {
-        let counter = &*own.0;
-        let before = counter.load(Ordering::Relaxed);
-        // A turn within a turn of the same thread belongs to the outer one.
-        if before & 1 != 0 {
-            return turn();
-        }
-        let _end = End { counter, after: before + 2 };
-        counter.store(before + 1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        turn()
-    })
+    let mut turn = Some(turn);
+    let mut run = |own: &Registration| turn.take().map(|turn| counted(&own.0, turn));
+    // Exit handlers run after the thread's objects are gone.
+    let done = OWN.try_with(&mut run).unwrap_or_else(|_| run(&Registration::new()));
+    done.expect("a turn is taken once")
+}
+
+#[inline]
+fn counted<T>(counter: &AtomicU64, turn: impl FnOnce() -> T) -> T {
+    let before = counter.load(Ordering::Relaxed);
+    // A turn within a turn of the same thread belongs to the outer one.
+    if before & 1 != 0 {
+        return turn();
+    }
+    let _end = End { counter, after: before + 2 };
+    counter.store(before + 1, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    turn()
 }
 
 /// Ends a turn, also one that panics.
