@@ -75,7 +75,7 @@ reasons! {
     /// Managed (unified) memory: as variables of a module refused, as allocations served by pinned memory of the host, whose pages do not
     /// migrate.
     ManagedMemory,
-    /// Batched copies, batched memory operations, decompression.
+    /// Atomic reductions in batched memory operations, decompression.
     Batch,
     /// Green contexts and device resource splits.
     GreenContext,
@@ -99,9 +99,9 @@ reasons! {
     ParameterLayout,
     /// A launch attribute that holds an event or a graph node.
     LaunchAttribute,
-    /// A graph node that copies from or to host memory which is not pinned.
+    /// A graph node that copies between an array and host memory which is not pinned, or that changes from pinned to other memory.
     PageableInGraph,
-    /// A graph node of a kind that the executor does not build (allocation, conditional, external semaphore, batched memory operation).
+    /// A graph node of a kind that the executor does not build (conditional, external semaphore).
     GraphNodeKind,
     /// A graph that is to be launched from the device.
     DeviceGraphLaunch,

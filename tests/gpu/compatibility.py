@@ -99,33 +99,35 @@ def tally(verdicts: list[str | None]) -> str:
 
 def suites() -> str:
     """Tests of other projects, and our own on NVIDIA's bindings: what passes natively passes under LightOS."""
-    lines = head("tests", "device", "mode", "natively passed", "the same under LightOS", "different", "recording")
+    lines = head("tests", "device", "mode", "natively passed", "the same under LightOS", "different", "not run there", "recording")
     listed = []
     newest = {}
     for pattern, read in (("*-numba*.json", own_tests), ("*-clients*.json", client_cases)):
         for file, document in recordings(pattern):
             newest[pattern, device(document["gpu"]), document.get("mode", "sidecar")] = (file, *read(document))
-    for (_, gpu, mode), (file, name, passed, different) in newest.items():
-        lines.append(row(name, gpu, mode, passed, passed - len(different), len(different), link(file)))
+    for (_, gpu, mode), (file, name, passed, different, missing) in newest.items():
+        lines.append(row(name, gpu, mode, passed, passed - len(different) - missing, len(different), missing, link(file)))
         listed += [f"- {name}, {gpu}, {mode}: `{test}`: {cell(why)}" for test, why in different.items()]
     if listed:
         lines += ["", "Different:", "", *listed]
     return "\n".join(lines)
 
 
-def own_tests(document: dict) -> tuple[str, int, dict[str, str]]:
-    tests = document["tests"]
-    passed = sum(outcomes["native"][0] == "passed" for outcomes in tests.values())
-    different = {test: outcomes["lightos"][1] or outcomes["lightos"][0] for test, outcomes in tests.items()
-                 if outcomes["native"][0] == "passed" != outcomes["lightos"][0]}
-    return "numba-cuda's own", passed, different
+# By suite: its name, how many pass natively, why each that ran under LightOS differs there, and how many were not reached in the time given.
+Suite = tuple[str, int, dict[str, str], int]
 
 
-def client_cases(document: dict) -> tuple[str, int, dict[str, str]]:
-    native, ours = document["native"], document.get("lightos", {})
-    passed = [name for name, result in native.items() if "error" not in result]
-    different = {name: ours[name].get("error", "another result") if name in ours else "not carried" for name in passed if ours.get(name) != native[name]}
-    return "`tests/clients` on cuda-bindings", len(passed), different
+def own_tests(document: dict) -> Suite:
+    passed = {test: outcomes["lightos"] for test, outcomes in document["tests"].items() if outcomes["native"][0] == "passed"}
+    different = {test: ours[1] or ours[0] for test, ours in passed.items() if ours[0] not in ("passed", "did not run")}
+    return "numba-cuda's own", len(passed), different, sum(ours[0] == "did not run" for ours in passed.values())
+
+
+def client_cases(document: dict) -> Suite:
+    ours = document.get("lightos", {})
+    passed = {name: result for name, result in document["native"].items() if "error" not in result}
+    different = {name: ours[name].get("error", "another result") for name, result in passed.items() if name in ours and ours[name] != result}
+    return "`tests/clients` on cuda-bindings", len(passed), different, len(passed.keys() - ours.keys())
 
 
 def multi_gpu() -> str:

@@ -15,9 +15,10 @@ START_S = 20
 
 
 def reading(pid: int) -> dict[str, int]:
-    """Resident memory, open files and threads of a process."""
+    """Resident memory of its own, open files and threads of a process. Shared memory is not counted: a ring's pages become resident one by one as
+    it goes round for the first time, and memory of the device is watched as such."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return {"resident_bytes": int(fields["VmRSS"].split()[0]) * 1024, "files": len(os.listdir(f"/proc/{pid}/fd")), "threads": int(fields["Threads"])}
+    return {"resident_bytes": int(fields["RssAnon"].split()[0]) * 1024, "files": len(os.listdir(f"/proc/{pid}/fd")), "threads": int(fields["Threads"])}
 
 
 class Child:

@@ -7,7 +7,7 @@ any point. Every ten seconds the load pauses: the four hold nothing on the devic
 and threads of the daemon, of each executor and each program are read, and the device memory in use by `lightos status` and by
 cuMemGetInfo. After warm-up, growth is (`growth.py`):
 
-    resident memory       more than 1 MiB an hour for certain (three standard errors of a robust slope), and more than 1 MiB in all
+    own resident memory   more than 1 MiB an hour for certain (three standard errors of a robust slope), and more than 1 MiB in all
     files, threads        a tenth of the last third of the readings above all of the first third
     device memory         likewise, to the byte; allocators keep some of what is freed
     tenants, executors    any that is not of the four programs, 10 s after the others have ended
