@@ -142,19 +142,23 @@ class Soak:
         self.sample()
 
     def stop(self) -> None:
+        """Ends the programs in order: each says by its exit status that all its results were right."""
         for program, _ in self.visitors:
             program.process.kill()
-            program.close()
-        for program in self.programs.values():
-            program.close()
+            program.process.wait()
         for kind, program in self.programs.items():
+            program.tell("stop")
             try:
                 code = program.process.wait(END_S)
             except subprocess.TimeoutExpired:
-                program.process.kill()
                 raise Wrong(f"the program {kind} did not end within {END_S} s") from None
             if code:
                 raise Wrong(f"the program {kind} ended with {code}: {program.said()}")
+
+    def kill(self) -> None:
+        for program in [*self.programs.values(), *(program for program, _ in self.visitors)]:
+            program.process.kill()
+            program.process.wait()
 
 
 def judge(samples: list[dict], warm_up_s: float) -> dict[str, dict]:
@@ -201,14 +205,14 @@ def main() -> int:
         soak = None
         try:
             soak = Soak(daemon, arguments.beside)
-            try:
-                soak.run(seconds)
-            finally:
-                soak.stop()
+            soak.run(seconds)
+            soak.stop()
             document["verdicts"] = judge(soak.samples, warm_up)
-        except Wrong as wrong:
-            document["wrong"] = str(wrong)
+        except Exception as error:  # whatever it was, the hour has not passed
+            document["wrong"] = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
         finally:
+            if soak:
+                soak.kill()
             daemon.stop()
     if soak:
         document |= {"ended": soak.ended, "killed": soak.killed, "samples": soak.samples}

@@ -25,13 +25,17 @@ ATTEMPTS = 12
 
 
 def modules(only):
+    """Names of the modules, the longest sources first: a long one that begins last would leave the other jobs idle."""
     import importlib
 
+    sizes = {}
     for folder in FOLDERS:
         package = importlib.import_module(f"numba.cuda.tests.{folder}")
         for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if found.name.rsplit(".", 1)[1].startswith("test_") and only in found.name:
-                yield found.name
+            name = found.name.rsplit(".", 1)[1]
+            if name.startswith("test_") and only in found.name:
+                sizes[found.name] = pathlib.Path(found.module_finder.path, f"{name}.py").stat().st_size
+    return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
 def run_module(name, timeout):
@@ -72,10 +76,11 @@ def main():
     options = parser.parse_args()
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     started = time.monotonic()
-    names = list(modules(options.only))
     outcomes = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for name, found in zip(names, pool.map(lambda name: run_module(name, options.timeout), names)):
+        running = {pool.submit(run_module, name, options.timeout): name for name in modules(options.only)}
+        for ended in concurrent.futures.as_completed(running):
+            name, found = running[ended], ended.result()
             outcomes.update(found)
             bad = sum(outcome == "failed" for outcome, _ in found.values())
             print(f"{name}: {len(found)} cases, {bad} failed", flush=True)
