@@ -30,12 +30,16 @@ AGAIN:
   st.global.u32 [%rd1], %r2;
   ret;
 }
+.visible .entry endless() {
+AGAIN:
+  bra AGAIN;
+}
 """
 PER_THREAD = ctypes.c_void_p(2)
 
 
 class Tiny:
-    """The primary context, the two kernels, and a zeroed cell for them."""
+    """The primary context, the kernels, and a zeroed cell for them."""
 
     def __init__(self):
         self.cuda = ctypes.CDLL("libcuda.so.1")
@@ -44,7 +48,7 @@ class Tiny:
         self.ok("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), 0)
         self.enter()
         self.ok("cuModuleLoadData", ctypes.byref(self.module), PTX)
-        self.kernels = {name: self.function(name) for name in (b"count", b"busy")}
+        self.kernels = {name: self.function(name) for name in (b"count", b"busy", b"endless")}
         self.cell = self.alloc(4096)
         self.ok("cuMemsetD8_v2", self.cell, 0, ctypes.c_size_t(4096))
 
