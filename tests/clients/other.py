@@ -15,6 +15,7 @@ import sys
 import numpy as np
 
 from device import Session, code, driver, ok
+from physical import POSIX_FD, access, properties
 
 BUMP = 'extern "C" __global__ void bump(int* data, int n, int add) { int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) data[i] += add; }'
 LAZY = driver.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS
@@ -155,29 +156,9 @@ class Functions:
 
     def create(self, size: int):
         """Makes memory that can be exported; the address, and its descriptor."""
-        handle = ok(driver.cuMemCreate(size, properties(self.gpu), 0))
+        handle = ok(driver.cuMemCreate(size, properties(self.gpu, POSIX_FD), 0))
         fd = int(ok(driver.cuMemExportToShareableHandle(handle, POSIX_FD, 0)))
         return self.mapped(handle, size), fd
-
-
-POSIX_FD = driver.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
-
-
-def properties(gpu: Session):
-    prop = driver.CUmemAllocationProp()
-    prop.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-    prop.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    prop.location.id = int(gpu.device)
-    prop.requestedHandleTypes = POSIX_FD
-    return prop
-
-
-def access(gpu: Session):
-    desc = driver.CUmemAccessDesc()
-    desc.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    desc.location.id = int(gpu.device)
-    desc.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-    return [desc]
 
 
 def main(fd: int) -> int:

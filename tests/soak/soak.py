@@ -91,10 +91,11 @@ class Soak:
             if time.monotonic() > deadline:
                 raise Wrong(f"a program did not end within {END_S} s")
             time.sleep(0.02)
+        self.settle()  # first: an executor that is ending still has device memory
         for program in self.programs.values():
             program.tell("sample")
         answers = {kind: program.answer(END_S) for kind, program in self.programs.items()}
-        status = self.settle()
+        status = self.daemon.status()
         processes = {"daemon": reading(self.daemon.pid)}
         executors = self.daemon.executors()
         for kind, program in self.programs.items():
@@ -111,14 +112,14 @@ class Soak:
         for program in self.programs.values():
             program.tell("go")
 
-    def settle(self) -> dict:
-        """The daemon's status once it serves the four programs alone."""
+    def settle(self) -> None:
+        """Waits until the daemon serves the four programs alone."""
         wanted, deadline = {p.process.pid for p in self.programs.values()}, time.monotonic() + SETTLE_S
         while True:
             status = self.daemon.status()
             tenants, executors = {t["pid"] for t in status["tenants"]}, self.daemon.executors().keys()
             if tenants == executors == wanted:
-                return status
+                return
             if time.monotonic() > deadline:
                 raise Wrong(f"left after their programs: tenants {tenants - wanted}, executors of {executors - wanted}; gone: {wanted - tenants}, {wanted - executors}")
             time.sleep(0.05)

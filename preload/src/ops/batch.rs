@@ -57,12 +57,7 @@ struct Linear {
 
 /// cuMemcpyBatchAsync. `failed` receives the place of an operation that is to blame for an error.
 pub fn copies(lists: &Lists, attributes: &Attributes, failed: Out<usize>, stream: u64) -> Outcome {
-    if captures(stream) {
-        return capture::PASS;
-    }
-    let run = || {
-        context::check()?;
-        not_legacy(stream)?;
+    in_stream(stream, || {
         let orders = orders(attributes, lists.count)?;
         let copy = |index: usize| {
             Ok(Linear {
@@ -80,8 +75,7 @@ pub fn copies(lists: &Lists, attributes: &Attributes, failed: Out<usize>, stream
             }
         }
         copies.iter().try_for_each(|copy| copy.issue(stream))
-    };
-    run().into()
+    })
 }
 
 /// cuMemcpyWithAttributesAsync.
@@ -92,12 +86,7 @@ pub fn one_copy(
     attributes: &In<CopyAttributes>,
     stream: u64,
 ) -> Outcome {
-    if captures(stream) {
-        return capture::PASS;
-    }
-    let run = || {
-        context::check()?;
-        not_legacy(stream)?;
+    in_stream(stream, || {
         let order = attributes.get()?.source_access_order;
         if !ORDERS.contains(&order) {
             return Err(CuResult::INVALID_VALUE);
@@ -105,13 +94,24 @@ pub fn one_copy(
         let copy = Linear { target, source, bytes, order };
         copy.check()?;
         copy.issue(stream)
-    };
-    run().into()
+    })
 }
 
-/// The batched copies need a stream of the program's own, or a thread's default stream.
-fn not_legacy(stream: u64) -> Result<(), CuResult> {
-    if stream <= 1 { Err(CuResult::INVALID_VALUE) } else { stream::find(stream).map(drop) }
+/// Runs what goes into a stream of the program's own, or a thread's default stream; batches into the legacy stream are errors, and captures are the
+/// local driver's.
+fn in_stream(stream: u64, run: impl FnOnce() -> Result<(), CuResult>) -> Outcome {
+    if captures(stream) {
+        return capture::PASS;
+    }
+    let run = || {
+        context::check()?;
+        if stream <= 1 {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        stream::find(stream)?;
+        run()
+    };
+    run().into()
 }
 
 /// The attributes' first copies and source access orders, in order.
@@ -197,12 +197,7 @@ const UNIFIED: u32 = 4;
 
 /// cuMemcpy3DBatchAsync, and with one operation cuMemcpy3DWithAttributesAsync.
 pub fn boxes(list: &In<BoxCopy>, count: usize, failed: Out<usize>, flags: u64, stream: u64) -> Outcome {
-    if captures(stream) {
-        return capture::PASS;
-    }
-    let run = || {
-        context::check()?;
-        not_legacy(stream)?;
+    in_stream(stream, || {
         if count == 0 || flags != 0 {
             return Err(CuResult::INVALID_VALUE);
         }
@@ -230,8 +225,7 @@ pub fn boxes(list: &In<BoxCopy>, count: usize, failed: Out<usize>, flags: u64, s
             done(copy_3d(copy, stream, Wait::No).into())?;
         }
         Ok(())
-    };
-    run().into()
+    })
 }
 
 impl BoxCopy {
@@ -305,12 +299,7 @@ pub fn hints(
     flags: u64,
     stream: u64,
 ) -> Outcome {
-    if captures(stream) {
-        return capture::PASS;
-    }
-    let run = || {
-        context::check()?;
-        not_legacy(stream)?;
+    in_stream(stream, || {
         if count == 0 || locations == Some(0) || flags != 0 {
             return Err(CuResult::INVALID_VALUE);
         }
@@ -320,8 +309,7 @@ pub fn hints(
             }
         }
         Ok(())
-    };
-    run().into()
+    })
 }
 
 #[cfg(test)]

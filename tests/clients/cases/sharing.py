@@ -8,7 +8,8 @@ import os
 import numpy as np
 
 from device import Session, code, driver, ok
-from other import LAZY, Other, POSIX_FD, access, event_handle, memory_handle, properties, show
+from other import LAZY, Other, event_handle, memory_handle, show
+from physical import POSIX_FD, HostMemory, access, properties
 from registry import case, check
 
 MIB = 1 << 20
@@ -207,7 +208,7 @@ def ipc_memory_of_a_native_process(gpu: Session):
 
 def share_by_descriptor(gpu: Session, other: Other, size: int):
     """Memory made here and mapped there, then memory made there and mapped here."""
-    handle = ok(driver.cuMemCreate(size, properties(gpu), 0))
+    handle = ok(driver.cuMemCreate(size, properties(gpu, POSIX_FD), 0))
     address = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
     ok(driver.cuMemMap(address, size, 0, handle, 0))
     ok(driver.cuMemSetAccess(address, size, access(gpu), 1))
@@ -265,16 +266,8 @@ def memory_by_descriptor_with_a_native_process(gpu: Session):
 def host_memory_by_descriptor(gpu: Session):
     """NCCL's shared host buffers: the device of one process and the processor of another work on the same memory."""
     size = 2 * MIB
-    prop = properties(gpu)
-    prop.location.type, prop.location.id = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_HOST_NUMA, 0
-    handle = ok(driver.cuMemCreate(size, prop, 0))
-    address = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
-    ok(driver.cuMemMap(address, size, 0, handle, 0))
-    processor = driver.CUmemAccessDesc()
-    processor.location, processor.flags = prop.location, access(gpu)[0].flags
-    ok(driver.cuMemSetAccess(address, size, [*access(gpu), processor], 2))
-    view = np.frombuffer((ctypes.c_char * size).from_address(address), np.int32)
-    view[:] = np.arange(size // 4, dtype=np.int32)
+    memory = HostMemory(gpu, size, driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_HOST_NUMA, POSIX_FD)
+    handle, address, view = memory.handle, memory.address, memory.view
     fd = int(ok(driver.cuMemExportToShareableHandle(handle, POSIX_FD, 0)))
     other = Other()
     theirs = other.call("map", size, fds=[fd])
@@ -285,7 +278,7 @@ def host_memory_by_descriptor(gpu: Session):
     results = {"seen": seen, "there": other.call("read", theirs + 16, 3)}
     other.call("unmap", theirs, size)
     other.end()
-    del view
+    del view, memory.view
     ok(driver.cuMemUnmap(address, size))
     ok(driver.cuMemRelease(handle))
     ok(driver.cuMemAddressFree(address, size))
@@ -296,9 +289,8 @@ def host_memory_by_descriptor(gpu: Session):
 def descriptor_rules(gpu: Session):
     size = 2 * MIB
     private = properties(gpu)
-    private.requestedHandleTypes = driver.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_NONE
     closed = ok(driver.cuMemCreate(size, private, 0))
-    open_ = ok(driver.cuMemCreate(size, properties(gpu), 0))
+    open_ = ok(driver.cuMemCreate(size, properties(gpu, POSIX_FD), 0))
     fd = int(ok(driver.cuMemExportToShareableHandle(open_, POSIX_FD, 0)))
     again = int(ok(driver.cuMemExportToShareableHandle(open_, POSIX_FD, 0)))
     with open("/dev/null") as nothing:

@@ -8,29 +8,11 @@ import numpy as np
 from cuda.bindings import driver
 
 from device import Session, code, ok
+from physical import POSIX_FD, HostMemory, access, properties
 from registry import case, check
 
 MIB = 1 << 20
-HANDLE_TYPES = driver.CUmemAllocationHandleType
 BUMP = 'extern "C" __global__ void bump(int* p, int n, int v) { int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) p[i] += v + i; }'
-
-
-def properties(gpu: Session, handle_type=HANDLE_TYPES.CU_MEM_HANDLE_TYPE_NONE, rdma: bool = False):
-    prop = driver.CUmemAllocationProp()
-    prop.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-    prop.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    prop.location.id = int(gpu.device)
-    prop.requestedHandleTypes = handle_type
-    prop.allocFlags.gpuDirectRDMACapable = int(rdma)
-    return prop
-
-
-def access(gpu: Session):
-    descriptor = driver.CUmemAccessDesc()
-    descriptor.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    descriptor.location.id = int(gpu.device)
-    descriptor.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-    return [descriptor]
 
 
 def rdma_capable(gpu: Session) -> bool:
@@ -48,7 +30,7 @@ def expandable_segments(gpu: Session):
     segment, total = 2 * MIB, ok(driver.cuMemGetInfo())[1]
     size = (total + total // 8) // segment * segment
     base = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
-    prop = properties(gpu, HANDLE_TYPES.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, rdma_capable(gpu))
+    prop = properties(gpu, POSIX_FD, rdma_capable(gpu))
     stream = ok(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
     function = gpu.function(BUMP, "bump")
     handles = {}
@@ -95,7 +77,7 @@ def many_expandable_segments(gpu: Session):
     """PyTorch reserves such a range for every stream, size class and private pool."""
     segment, total = 20 * MIB, ok(driver.cuMemGetInfo())[1]
     size = (total + total // 8) // segment * segment
-    prop = properties(gpu, HANDLE_TYPES.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+    prop = properties(gpu, POSIX_FD)
     function, ranges = gpu.function(BUMP, "bump"), []
     for i in range(24):
         base = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
@@ -117,7 +99,7 @@ def many_expandable_segments(gpu: Session):
 @case
 def xla_allocations(gpu: Session):
     """XLA: one reservation per buffer, freed by what the driver says of the address."""
-    prop = properties(gpu, HANDLE_TYPES.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, rdma_capable(gpu))
+    prop = properties(gpu, POSIX_FD, rdma_capable(gpu))
     recommended = driver.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_RECOMMENDED
     granularity = int(ok(driver.cuMemGetAllocationGranularity(prop, recommended)))
     function, results = gpu.function(BUMP, "bump"), []
@@ -195,16 +177,8 @@ def memory_of_the_host(gpu: Session):
     kinds = driver.CUmemLocationType
     function = gpu.function(BUMP, "bump")
     for name, kind in (("host", kinds.CU_MEM_LOCATION_TYPE_HOST), ("node", kinds.CU_MEM_LOCATION_TYPE_HOST_NUMA)):
-        prop = properties(gpu)
-        prop.location.type, prop.location.id = kind, 0
-        handle = ok(driver.cuMemCreate(size, prop, 0))
-        address = int(ok(driver.cuMemAddressReserve(size, 0, 0, 0)))
-        ok(driver.cuMemMap(address, size, 0, handle, 0))
-        processor = driver.CUmemAccessDesc()
-        processor.location, processor.flags = prop.location, access(gpu)[0].flags
-        ok(driver.cuMemSetAccess(address, size, [*access(gpu), processor], 2))
-        view = np.frombuffer((ctypes.c_char * size).from_address(address), np.int32)
-        view[:] = np.arange(size // 4, dtype=np.int32)
+        memory = HostMemory(gpu, size, kind)
+        handle, address, view = memory.handle, memory.address, memory.view
         fill(gpu, function, address, 1000, 1)
         gpu.synchronize()
         bumped = check(view[:1001].copy(), np.concatenate([2 * np.arange(1000, dtype=np.int32) + 1, [1000]]).astype(np.int32))
@@ -226,7 +200,7 @@ def memory_of_the_host(gpu: Session):
             "location": [int(found.location.type), int(found.location.id)],
             "kind": int(ok(driver.cuPointerGetAttribute(asked.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address))),
             "host": int(ok(driver.cuPointerGetAttribute(asked.CU_POINTER_ATTRIBUTE_HOST_POINTER, address))) - address}
-        del view
+        del view, memory.view
         ok(driver.cuMemRelease(handle))
         ok(driver.cuMemUnmap(address, size))
         ok(driver.cuMemAddressFree(address, size))
