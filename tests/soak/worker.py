@@ -140,14 +140,16 @@ KINDS = ("memory", "queues", "graphs", "modules")
 
 def obey(program: Program, rounds: int) -> bool:
     """What stdin asks for; false to end."""
-    while select.select([sys.stdin], [], [], 0)[0]:
-        word = sys.stdin.readline().strip()
-        if word != "sample":
+    # Without a buffer, where `select` would not see a word that has come with the one before.
+    orders = sys.stdin.buffer.raw
+    while select.select([orders], [], [], 0)[0]:
+        word = orders.readline().strip()
+        if word != b"sample":
             return False
         program.gpu.synchronize()
         free, total = ok(driver.cuMemGetInfo())
         print(json.dumps({"rounds": rounds, "free_bytes": free, "total_bytes": total}), flush=True)
-        if sys.stdin.readline().strip() != "go":
+        if orders.readline().strip() != b"go":
             return False
     return True
 
