@@ -19,12 +19,12 @@ use crate::result::CuResult;
 use crate::session::{Session, session};
 use lightos_protocol::record::{EventRecord, Op, StreamWaitEvent};
 use lightos_protocol::request::{IpcRequest, Reply, Request, StreamRequest};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What the shim knows about an event.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Event {
     /// [`NEVER`], [`DONE`], [`ASK`], or timeline slot and value of the latest record.
     state: AtomicU64,
@@ -51,8 +51,6 @@ const DISABLE_TIMING: u32 = 2;
 const INTERPROCESS: u32 = 4;
 
 static EVENTS: Handles<Event> = Handles::new();
-/// Events that are gone, to be used again for others: their fields can change under a program that uses a destroyed handle.
-static SPARE: Mutex<Vec<&'static Event>> = Mutex::new(Vec::new());
 
 /// The local driver says what is wrong with the handle.
 const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
@@ -148,15 +146,7 @@ pub fn create(out: Out<u64>, flags: u32, local: impl FnOnce(*mut u64) -> CuResul
 
 /// Makes an event known.
 fn enter(event: u64, shared: bool) {
-    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let known = spare.unwrap_or_else(|| {
-        Box::leak(Box::new(Event {
-            state: AtomicU64::new(NEVER),
-            captured: AtomicBool::new(false),
-            context: AtomicU64::new(0),
-            shared: AtomicBool::new(false),
-        }))
-    });
+    let known = EVENTS.spare();
     known.state.store(if shared { ASK } else { NEVER }, Relaxed);
     known.captured.store(false, Relaxed);
     known.context.store(context::current(), Relaxed);
@@ -198,7 +188,7 @@ pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let Some(known) = EVENTS.remove(event) else { return UNKNOWN };
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = session.send_op(Op::EventDestroy, event);
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    EVENTS.recycle(known);
     local().ok().and(sent).into()
 }
 
@@ -206,7 +196,7 @@ pub fn destroy(event: u64, local: impl FnOnce() -> CuResult) -> Outcome {
 pub fn end_of_context(session: &Session, context: u64) {
     for (handle, event) in EVENTS.remove_where(|event| event.context.load(Relaxed) == context) {
         let _ = session.send_op(Op::EventDestroy, handle);
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        EVENTS.recycle(event);
     }
 }
 

@@ -102,8 +102,6 @@ impl Exec {
 }
 
 static EXECS: Handles<Exec> = Handles::new();
-/// Entries whose graph is gone, to be used again for others.
-static SPARE: Mutex<Vec<&'static Exec>> = Mutex::new(Vec::new());
 
 /// The local driver says what is wrong with the handle.
 const UNKNOWN: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
@@ -148,8 +146,7 @@ pub fn instantiate(
                 return Err(obstacle);
             }
         };
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let known = spare.unwrap_or_else(|| Box::leak(Box::default()));
+        let known = EXECS.spare();
         let has_memory = !of_memory.allocates.is_empty() || !of_memory.frees.is_empty();
         known.has_memory.store(has_memory, Relaxed);
         *known.state() = State { places: std::mem::take(&mut walk.places), ..of_memory };
@@ -210,8 +207,7 @@ pub fn retain_objects() -> Outcome {
 
 /// cuGraphExecDestroy. Launches under way finish.
 pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
-    let (Some(session), Some(known)) = (session(), EXECS.get(exec)) else { return UNKNOWN };
-    EXECS.remove(exec);
+    let (Some(session), Some(known)) = (session(), EXECS.remove(exec)) else { return UNKNOWN };
     // The executor first: as soon as the local handle is free, another thread may be given the same value.
     let sent = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
     let state = std::mem::take(&mut *known.state());
@@ -225,7 +221,7 @@ pub fn destroy(exec: u64, local: impl FnOnce() -> CuResult) -> Outcome {
         let _ = stream::synchronize_context();
         hostfn::forget(&state.callbacks);
     }
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+    EXECS.recycle(known);
     local().ok().and(sent).into()
 }
 
@@ -234,7 +230,7 @@ pub fn end_of_context(session: &Session) {
     for (exec, known) in EXECS.remove_where(|_| true) {
         let _ = session.cast(&Request::Graph(GraphRequest::ExecDestroy { exec }));
         hostfn::forget(&std::mem::take(&mut *known.state()).callbacks);
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(known);
+        EXECS.recycle(known);
     }
 }
 

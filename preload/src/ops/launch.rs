@@ -71,6 +71,7 @@ fn launch(
         Ok(function) => function,
         Err(unusable) => return unusable.into(),
     };
+    let layout = function.layout();
     let kind = kind(&shape, flags, attributes);
     let in_question = !function.was_accepted(kind) || !is_possible(function, &shape);
     let stream = match stream::find(stream) {
@@ -89,7 +90,7 @@ fn launch(
             attribute_count: (attributes.len() / config::ATTRIBUTE_BYTES) as u32,
             param_bytes: params.len() as u32,
         };
-        if in_question || params.len() != function.param_bytes as usize {
+        if in_question || params.len() != layout.bytes as usize {
             session.ask(&launch, &[attributes, params])?;
             function.accept(kind);
         } else {
@@ -99,14 +100,14 @@ fn launch(
         stream.touch();
         if life::settings().launch_blocking { stream.synchronize(session) } else { Ok(()) }
     };
-    with_packed(function, arguments, run).into()
+    with_packed(layout, arguments, run).into()
 }
 
 /// Whether native accepts the launch, as far as that can be told here.
 #[inline]
 fn is_possible(function: &Function, shape: &Shape) -> bool {
     limits::device().allows(shape)
-        && limits::threads(shape) <= u64::from(function.max_threads)
+        && limits::threads(shape) <= u64::from(function.max_threads())
         && function.allows_shared(shape.shared_bytes)
 }
 

@@ -45,6 +45,12 @@ pub struct Stream {
     context: AtomicU64,
 }
 
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Stream {
     const fn new() -> Self {
         Self {
@@ -119,8 +125,6 @@ impl Stream {
 static DEFAULT: Stream = Stream::new();
 /// Streams that the program created, by handle.
 static STREAMS: Handles<Stream> = Handles::new();
-/// Streams that are gone, to be used again for others: their fields can change under a program that uses a destroyed handle.
-static SPARE: Mutex<Vec<&'static Stream>> = Mutex::new(Vec::new());
 /// Timeline words whose last value was not reached when their stream went.
 static LEAVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
@@ -162,8 +166,7 @@ fn announce(
     priority: i32,
 ) -> Result<&'static Stream, CuResult> {
     session.cast(&Request::Stream(StreamRequest::Create { stream: wire, flags, priority }))?;
-    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let stream = spare.unwrap_or_else(|| Box::leak(Box::new(Stream::new())));
+    let stream = STREAMS.spare();
     stream.wire.store(wire, Relaxed);
     stream.used.store(false, Relaxed);
     stream.context.store(if handle == 0 { 0 } else { context::current() }, Relaxed);
@@ -179,7 +182,7 @@ fn release(session: &Session, stream: &'static Stream) -> Result<(), CuResult> {
     if slot != 0 {
         LEAVING.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
     }
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    STREAMS.recycle(stream);
     sweep(session);
     sent
 }

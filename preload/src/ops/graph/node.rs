@@ -173,7 +173,7 @@ impl KernelNode {
         let mut params = Vec::new();
         // SAFETY: as the caller vouches.
         let arguments = unsafe { Arguments::new(self.params, self.extra) };
-        with_packed(function, arguments, |bytes| {
+        with_packed(function.layout(), arguments, |bytes| {
             params = bytes.to_vec();
             Ok(())
         })?;
