@@ -109,13 +109,13 @@ fn parse_available(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Ends the local registration.
-fn unpin(address: u64) {
-    // SAFETY: takes an address that `Blocks::create` or cuMemHostRegister has registered; the driver refuses anything else.
+/// Ends a local registration.
+pub fn unpin(address: u64) {
+    // SAFETY: takes an address that was registered; the driver refuses anything else.
     let _ = capture::relaxed(|| unsafe { real::cuMemHostUnregister(pointer(address)) });
 }
 
-fn pointer(address: u64) -> *mut c_void {
+pub fn pointer(address: u64) -> *mut c_void {
     std::ptr::with_exposed_provenance_mut(address as usize)
 }
 

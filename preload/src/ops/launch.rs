@@ -5,7 +5,7 @@
 //!
 //! Native reports some errors at the launch itself. What may fail there is sent as a question, and the call returns what the executor's
 //! driver answers: a launch that looks impossible from here, and the first of each kind (function, and attributes where there
-//! are any), because images are loaded and resources set aside at first use. The local driver is never asked: should it know better,
+//! are any), because images are loaded and resources set aside at first use; and each that records an event. The local driver is never asked: should it know better,
 //! the kernel would run on the wrong side.
 
 mod config;
@@ -35,6 +35,9 @@ pub struct Shape {
     pub block: [u32; 3],
     pub shared_bytes: u32,
 }
+
+/// Among a launch's flags here, not in its record: it records an event, whose handle says nothing about how it was made.
+const RECORDS_EVENT: u32 = 1 << 31;
 
 /// What is wrong shows before anything could run, so the local driver may say it.
 const INVALID: Outcome = Outcome::PassThrough(Reason::InvalidArgument);
@@ -73,7 +76,8 @@ fn launch(
     };
     let layout = function.layout();
     let kind = kind(&shape, flags, attributes);
-    let in_question = !function.was_accepted(kind) || !is_possible(function, &shape);
+    let in_question =
+        flags & RECORDS_EVENT != 0 || !function.was_accepted(kind) || !is_possible(function, &shape);
     let stream = match stream::find(stream) {
         Ok(stream) => stream,
         Err(error) => return Outcome::Fail(error),

@@ -14,6 +14,7 @@ use crate::session::Session;
 use lightos_protocol::request::texture::{RESOURCE_VIEW_DESC_WORDS, TEXTURE_DESC_WORDS};
 use lightos_protocol::request::{Reply, Request, ResourceDescriptor, TextureDescriptor, TextureRequest};
 use rustc_hash::FxHashMap;
+use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// `CUDA_RESOURCE_DESC`.
@@ -31,6 +32,9 @@ pub struct ResourceDesc {
 pub type TextureDesc = [u32; TEXTURE_DESC_WORDS];
 /// `CUDA_RESOURCE_VIEW_DESC`.
 pub type ViewDesc = [u64; RESOURCE_VIEW_DESC_WORDS];
+
+/// Words of `borderColor` in a [`TextureDesc`].
+const BORDER_COLOR: Range<usize> = 10..14;
 
 /// `CUresourcetype`.
 const ARRAY: u32 = 0;
@@ -159,32 +163,36 @@ fn answer<T, U>(
     table: &'static Table<T>,
     out: Out<U>,
     object: u64,
-    part: impl FnOnce(&T) -> Option<U>,
+    part: impl FnOnce(&T) -> U,
 ) -> Result<Outcome, CuResult> {
     context::check()?;
     let Some(found) = lock(table).get(&object).map(part) else { return Ok(UNKNOWN) };
-    out.required()?.put(found.ok_or(CuResult::INVALID_VALUE)?);
+    out.required()?.put(found);
     Ok(Outcome::Done)
 }
 
 /// cuTexObjectGetResourceDesc.
 pub fn resource(out: Out<ResourceDesc>, object: u64) -> Result<Outcome, CuResult> {
-    answer(&TEXTURES, out, object, |texture| Some(texture.resource))
+    answer(&TEXTURES, out, object, |texture| texture.resource)
 }
 
-/// cuTexObjectGetTextureDesc.
+/// cuTexObjectGetTextureDesc. The driver reports no border colour (seen in driver 580).
 pub fn description(out: Out<TextureDesc>, object: u64) -> Result<Outcome, CuResult> {
-    answer(&TEXTURES, out, object, |texture| Some(texture.texture))
+    answer(&TEXTURES, out, object, |texture| {
+        let mut found = texture.texture;
+        found[BORDER_COLOR].fill(0);
+        found
+    })
 }
 
-/// cuTexObjectGetResourceViewDesc: an error for an object without a view.
+/// cuTexObjectGetResourceViewDesc: all zeros for an object without a view.
 pub fn view(out: Out<ViewDesc>, object: u64) -> Result<Outcome, CuResult> {
-    answer(&TEXTURES, out, object, |texture| texture.view)
+    answer(&TEXTURES, out, object, |texture| texture.view.unwrap_or([0; RESOURCE_VIEW_DESC_WORDS]))
 }
 
 /// cuSurfObjectGetResourceDesc.
 pub fn surface_resource(out: Out<ResourceDesc>, object: u64) -> Result<Outcome, CuResult> {
-    answer(&SURFACES, out, object, |surface| Some(surface.resource))
+    answer(&SURFACES, out, object, |surface| surface.resource)
 }
 
 #[cfg(test)]
@@ -199,6 +207,7 @@ mod tests {
         assert_eq!(offset_of!(ResourceDesc, words), offset_of!(sys::CUDA_RESOURCE_DESC, res));
         assert_eq!(offset_of!(ResourceDesc, flags), offset_of!(sys::CUDA_RESOURCE_DESC, flags));
         assert_eq!(size_of::<TextureDesc>(), size_of::<sys::CUDA_TEXTURE_DESC>());
+        assert_eq!(BORDER_COLOR.start * 4, offset_of!(sys::CUDA_TEXTURE_DESC, borderColor));
         assert_eq!(size_of::<ViewDesc>(), size_of::<sys::CUDA_RESOURCE_VIEW_DESC>());
     }
 }

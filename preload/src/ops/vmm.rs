@@ -163,11 +163,11 @@ pub fn create(
     if asked.kind != PINNED || flags != 0 || bytes == 0 {
         return Ok(Outcome::PassThrough(Reason::InvalidArgument));
     }
-    let (location, handle_types) = (asked.location, asked.handle_types);
+    let (location, handle_types) = (asked.location.as_reported(), asked.handle_types);
     if handle_types & !(POSIX_FD | FABRIC) != 0 {
         return Ok(Outcome::Refuse(Reason::VmmKind));
     }
-    if let Some(reason) = refusal(location) {
+    if let Some(reason) = refusal(asked.location) {
         return Ok(Outcome::Refuse(reason));
     }
     let bytes = bytes as u64;

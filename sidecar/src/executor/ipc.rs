@@ -37,8 +37,7 @@ pub(crate) struct Ipc {
 impl From<IpcDenial> for CuError {
     fn from(denial: IpcDenial) -> Self {
         match denial {
-            IpcDenial::Unknown => Self::INVALID_HANDLE,
-            IpcDenial::Mismatch => Self::INVALID_VALUE,
+            IpcDenial::Unknown | IpcDenial::Mismatch => Self::INVALID_VALUE,
             IpcDenial::Own => Self::INVALID_CONTEXT,
             IpcDenial::OtherDevice => Self::NOT_SUPPORTED,
             IpcDenial::TooMany => Self::OUT_OF_MEMORY,

@@ -11,7 +11,6 @@ use rustc_hash::FxHashMap;
 use super::Executor;
 use super::driver::{CuError, check, sys};
 use super::modules::Loaded;
-use super::textures::element_bytes;
 
 /// The program's references.
 #[derive(Debug, Default)]
@@ -180,6 +179,17 @@ impl Executor {
         let (width, height) = (from.width as usize, from.height as usize);
         Ok(Descriptor { width, height, format: from.format, channels: from.channels })
     }
+}
+
+/// Bytes of an element of linear memory, by `CUarray_format` and channels.
+fn element_bytes(format: u32, channels: u32) -> Option<u64> {
+    let channel = match format {
+        0x01 | 0x08 => 1,
+        0x02 | 0x09 | 0x10 => 2,
+        0x03 | 0x0a | 0x20 => 4,
+        _ => return None,
+    };
+    matches!(channels, 1 | 2 | 4).then_some(channel * u64::from(channels))
 }
 
 fn array_format(format: u32) -> Result<sys::CUarray_format, CuError> {

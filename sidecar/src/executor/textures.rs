@@ -1,6 +1,6 @@
 //! Texture and surface objects. The program holds this process's own values, because its kernels read them from their parameters.
 //!
-//! Owned by the ring thread. An object names arrays that the program made or memory that it shares, nothing else.
+//! Owned by the ring thread. An object names arrays that the program made, or memory by its address.
 
 use std::collections::HashSet;
 
@@ -89,31 +89,10 @@ impl Executor {
         match kind {
             ARRAY => words[0] = self.arrays.raw(words[0])?.expose_provenance() as u64,
             MIPMAPPED_ARRAY => words[0] = self.arrays.raw_mipmapped(words[0])?.expose_provenance() as u64,
-            // Address, format and channels, then the size in bytes.
-            LINEAR => self.check_program_memory(words[0], 0, words[2], 1)?,
-            // As above, then width and height in elements and the pitch in bytes. The driver checks the width against the pitch; a
-            // row of elements of a size unknown here counts as that long.
-            PITCH2D => {
-                let [address, format, width, height, pitch, ..] = words;
-                let row_bytes = match element_bytes(format as u32, (format >> 32) as u32) {
-                    Some(bytes) => bytes.checked_mul(width).ok_or(CuError::INVALID_VALUE)?,
-                    None => pitch,
-                };
-                self.check_program_memory(address, pitch, row_bytes, height)?;
-            }
+            // The driver judges the shape, and nobody the range: a kernel may read at any address, with a texture or without.
+            LINEAR | PITCH2D => {}
             _ => return Err(CuError::INVALID_VALUE),
         }
         Ok(ResourceDesc { kind, words, flags })
     }
-}
-
-/// Bytes of an element of linear memory, by `CUarray_format` and channels.
-pub(super) fn element_bytes(format: u32, channels: u32) -> Option<u64> {
-    let channel = match format {
-        0x01 | 0x08 => 1,
-        0x02 | 0x09 | 0x10 => 2,
-        0x03 | 0x0a | 0x20 => 4,
-        _ => return None,
-    };
-    matches!(channels, 1 | 2 | 4).then_some(channel * u64::from(channels))
 }

@@ -149,12 +149,14 @@ impl Executor {
         const DEVICE: u32 = Kind::CU_MEM_LOCATION_TYPE_DEVICE as u32;
         const HOST: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST as u32;
         const HOST_NUMA: u32 = Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA as u32;
-        let host = |kind| sys::CUmemLocation { type_: kind, id: location_id };
+        let node = |id| sys::CUmemLocation { type_: Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA, id };
         let location = match location_type {
             // The program's ordinal of the device is not this process's.
             DEVICE => location(self.context.device()),
-            HOST => host(Kind::CU_MEM_LOCATION_TYPE_HOST),
-            HOST_NUMA => host(Kind::CU_MEM_LOCATION_TYPE_HOST_NUMA),
+            // The driver takes the first node's, and exports memory only if it was asked of a node.
+            HOST if handle_types == 0 => node(0),
+            HOST => return Err(CuError::INVALID_VALUE),
+            HOST_NUMA => node(location_id),
             _ => return Err(CuError::NOT_SUPPORTED),
         };
         if self.vmm.allocations.contains_key(&number) {

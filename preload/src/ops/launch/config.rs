@@ -65,6 +65,7 @@ pub fn ex(config: &In<Config>, function: u64, arguments: Arguments, default_stre
                 let handle = u64::from(word(2)) | u64::from(word(3)) << 32;
                 let Some(event) = event::find(handle) else { return Outcome::Fail(CuResult::INVALID_HANDLE) };
                 events.push(event);
+                flags |= super::RECORDS_EVENT;
             }
             COOPERATIVE if word(2) != 0 => flags |= super::LAUNCH_COOPERATIVE,
             _ => {}

@@ -37,6 +37,11 @@ impl Location {
     /// The session's device.
     pub const DEVICE: Self = Self { kind: LOCATION_DEVICE, id: DEVICE };
 
+    /// What the driver says where memory lies that was made there: of the host, its first node.
+    pub fn as_reported(self) -> Self {
+        if self.kind == LOCATION_HOST { Self { kind: LOCATION_HOST_NUMA, id: 0 } } else { self }
+    }
+
     /// Whether it is the host or one of its NUMA nodes. The calling thread's node (`CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT`) is none of
     /// them: the executor's threads run elsewhere.
     pub fn is_host(self) -> bool {
