@@ -2,7 +2,7 @@
 
 use super::hooks;
 use crate::edge::{In, Out};
-use crate::ops::graph::memory::{self, AllocNode, AnyNode, Position};
+use crate::ops::graph::memory::{self, AllocNode, Position};
 use crate::ops::graph::{self as ops, BatchNode, Copy3d, HostNode, KernelNode, MemsetNode, NodeParams};
 use lightos_protocol::request::GraphNode;
 use std::ffi::{c_char, c_void};
@@ -48,18 +48,31 @@ hooks! {
     ));
     fn cuGraphAddMemFreeNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, address: u64)
         => memory::add_free(Out::new(out), Position { graph, dependencies, count }, address);
-    fn cuGraphAddNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *mut AnyNode)
+    fn cuGraphAddMemcpyNode(
+        out: *mut u64, graph: u64, dependencies: *const u64, count: usize, copy: *const Copy3d, context: u64,
+    ) => In::new(copy).get().map(|copy| ops::locally(copy.addresses()));
+    fn cuGraphAddMemsetNode(
+        out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *const MemsetNode, context: u64,
+    ) => In::new(params).get().map(|params| ops::locally(params.addresses()));
+    fn cuGraphMemcpyNodeSetParams(node: u64, copy: *const Copy3d) => In::new(copy).get().map(|copy| ops::locally(copy.addresses()));
+    fn cuGraphMemsetNodeSetParams(node: u64, params: *const MemsetNode)
+        => In::new(params).get().map(|params| ops::locally(params.addresses()));
+    fn cuGraphNodeSetParams(node: u64, params: *mut NodeParams)
+        => In::new(params.cast_const()).get().map(|params| ops::locally(params.addresses()));
+    fn cuGraphNodeSetParams_v2(node: u64, params: *mut NodeParams)
+        => In::new(params.cast_const()).get().map(|params| ops::locally(params.addresses()));
+    fn cuGraphAddNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize, params: *mut NodeParams)
         => In::new(params.cast_const()).get().map(|asked| memory::add(
             Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
         ));
     fn cuGraphAddNode_v2(
-        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut AnyNode,
+        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut NodeParams,
     ) => In::new(params.cast_const()).get().map(|asked| memory::add(
         Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
     ));
     fn cuGraphRetainUserObject(graph: u64, object: u64, count: u32, flags: u32) => ops::retain_objects();
     fn cuGraphAddNode_v3(
-        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut AnyNode,
+        out: *mut u64, graph: u64, dependencies: *const u64, edges: *const c_void, count: usize, params: *mut NodeParams,
     ) => In::new(params.cast_const()).get().map(|asked| memory::add(
         Out::new(out), Position { graph, dependencies, count }, Out::new(params), asked,
     ));

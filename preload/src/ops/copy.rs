@@ -23,7 +23,7 @@ use lightos_protocol::record::{CopyKind, Memcpy, MemcpyInline};
 
 use super::host::registration;
 use super::memory::{LIVE, sidecar};
-use super::{capture, context, stream};
+use super::{capture, context, global, stream};
 use crate::alloc::live::Kind;
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
@@ -131,6 +131,7 @@ pub type End = (u64, Role);
 pub fn linear(dst: End, src: End, bytes: usize, stream: u64, wait: Wait) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
+        global::introduce([dst.0, src.0]);
         return Ok(Outcome::PassThrough(Reason::Capturing));
     }
     if bytes == 0 {

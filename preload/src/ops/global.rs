@@ -8,6 +8,7 @@
 
 mod claims;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lightos_protocol::request::{MemoryRequest, Reply, Request};
@@ -38,6 +39,7 @@ pub fn get(
     let kind = Kind::Global { module };
     // A second look-up of the same variable must not change its buffer id.
     if LIVE.find(address).is_none_or(|known| (known.base, known.kind) != (address, kind)) {
+        ANY.store(true, Relaxed);
         if !claims().claim(address, bytes, module) {
             // The program's own memory is there already. It can have both, only not tell them apart in a copy.
             sidecar()?.pages().counters().count_reason(Reason::GlobalOverlap as usize);
@@ -58,6 +60,14 @@ pub fn absent(local: CuResult) -> Outcome {
     }
 }
 
+/// Has the local driver know the variables that a graph is about to name.
+pub fn introduce(addresses: [u64; 2]) {
+    if ANY.load(Relaxed) {
+        let mut claims = claims();
+        addresses.into_iter().for_each(|address| claims.introduce(address));
+    }
+}
+
 /// The module or library is unloaded.
 pub fn forget(module: u64) {
     let _ = LIVE.remove_all(|known| known.kind == Kind::Global { module });
@@ -67,6 +77,8 @@ pub fn forget(module: u64) {
 /// `CU_MEMHOSTREGISTER_PORTABLE` | `_DEVICEMAP`.
 const REGISTER_FLAGS: u32 = 3;
 
+/// Set once the program has asked for a variable.
+static ANY: AtomicBool = AtomicBool::new(false);
 static CLAIMS: Mutex<Claims> = Mutex::new(Claims::new(Driver { register, unregister: host::unpin }));
 
 fn claims() -> MutexGuard<'static, Claims> {

@@ -11,7 +11,7 @@ mod pageable;
 mod walk;
 
 use super::capture::{self, captures};
-use super::{context, event, hostfn, stream};
+use super::{context, event, global, hostfn, stream};
 use crate::edge::Out;
 use crate::handles::Handles;
 use crate::outcome::{Outcome, Reason};
@@ -159,6 +159,12 @@ pub fn instantiate(
     outcome(run())
 }
 
+/// A copy or fill of a graph under construction stays with the local driver, which has to know the variables that it names.
+pub fn locally(addresses: [u64; 2]) -> Outcome {
+    global::introduce(addresses);
+    Outcome::PassThrough(Reason::LocalQuery)
+}
+
 /// cuGraphLaunch.
 pub fn launch(exec: u64, stream: u64) -> Outcome {
     let Some(known) = EXECS.get(exec) else { return UNKNOWN };
@@ -277,6 +283,11 @@ pub fn set_node(
             }
         }
         walk.finish()?;
+        match &node {
+            GraphNode::Memcpy(copy) => global::introduce([copy.src, copy.dst]),
+            GraphNode::Memset { dst, .. } => global::introduce([*dst, 0]),
+            _ => {}
+        }
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         let request = match node {

@@ -6,7 +6,7 @@ use lightos_protocol::record::Memset;
 
 use super::copy::{Place, Role, Wait, place, wire};
 use super::memory::sidecar;
-use super::{capture, context, stream};
+use super::{capture, context, global, stream};
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 
@@ -46,6 +46,7 @@ impl Area {
 pub fn fill(area: Area, value: u32, stream: u64, wait: Wait) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
+        global::introduce([area.dst, 0]);
         return Ok(Outcome::PassThrough(Reason::Capturing));
     }
     if area.width == 0 || area.height == 0 {

@@ -55,6 +55,8 @@ pub struct KernelCall {
     params: Box<[u8]>,
     /// One pointer per parameter into `params`, for node queries.
     pointers: Box<[UserData]>,
+    /// Whether the parameters came as a buffer.
+    from_buffer: bool,
 }
 
 /// Checks a launch and copies its parameters.
@@ -79,6 +81,7 @@ pub unsafe fn prepare(request: &Request) -> Result<KernelCall> {
         attributes: request.attributes.to_vec(),
         params,
         pointers,
+        from_buffer: !request.extra.is_null(),
     };
     if call.is_cooperative() {
         call.check_cooperative()?;
@@ -229,7 +232,7 @@ impl KernelCall {
         };
         check_shape(&self.function, &request)?;
         let Request { function: handle, grid, block, shared_bytes, .. } = request;
-        Ok(KernelCall {
+        let call = KernelCall {
             function: self.function.clone(),
             handle,
             grid,
@@ -238,7 +241,14 @@ impl KernelCall {
             attributes,
             params,
             pointers,
-        })
+            from_buffer: self.from_buffer,
+        };
+        call.into_node()
+    }
+
+    /// The launch as a node: hardware takes no buffer of parameters for a cooperative one.
+    pub fn into_node(self) -> Result<KernelCall> {
+        if self.from_buffer && self.is_cooperative() { Err(Error::INVALID_VALUE) } else { Ok(self) }
     }
 
     /// An array of one pointer per parameter, valid as long as this call lives.

@@ -76,7 +76,7 @@ pub unsafe fn kernel_like(node: &KernelNode, before: &KernelCall) -> Result<Work
         attributes: &before.attributes,
     };
     // SAFETY: this function's contract.
-    Ok(Work::Kernel(Arc::new(unsafe { prepare(&request) }?)))
+    Ok(Work::Kernel(Arc::new(unsafe { prepare(&request) }?.into_node()?)))
 }
 
 /// The parameters of a kernel node.

@@ -251,6 +251,10 @@ def attributes_of_kernel_nodes(gpu: Session):
     execution = ok(driver.cuGraphInstantiate(graph, 0))
     launch(gpu, execution, stream)
     results["data"] = check(gpu.download(y, N, np.int32), np.full(N, 3, np.int32))
+    params, _keep = kernel_node(function, y, x, ctypes.c_int(10), ctypes.c_int(N))
+    ok(driver.cuGraphExecKernelNodeSetParams(execution, nodes[1], params))
+    launch(gpu, execution, stream)
+    results["changed"] = check(gpu.download(y, N, np.int32), np.full(N, 3 + 11, np.int32))
     return results
 
 

@@ -10,7 +10,7 @@ use super::staging::{self, CHUNK_BYTES, Chunk};
 use super::{Place, Role, Wait, boxes, count, kind, place, transfer, wire};
 use crate::edge::In;
 use crate::ops::memory::sidecar;
-use crate::ops::{capture, context, stream};
+use crate::ops::{capture, context, global, stream};
 use crate::outcome::{Outcome, Reason};
 use crate::result::CuResult;
 
@@ -175,6 +175,7 @@ pub fn copy_3d(copy: In<Copy3D>, stream: u64, wait: Wait) -> Result<Outcome, CuR
 fn run(copy: Copy3D, stream: u64, wait: Wait) -> Result<Outcome, CuResult> {
     context::check()?;
     if capture::captures(stream) {
+        global::introduce([copy.src.device, copy.dst.device]);
         return Ok(Outcome::PassThrough(Reason::Capturing));
     }
     let extent =

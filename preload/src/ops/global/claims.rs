@@ -18,7 +18,8 @@ pub struct Driver {
     pub unregister: fn(u64),
 }
 
-/// Runs of pages, by first address. They never overlap; variables of several modules may share a page.
+/// Runs of pages, by first address. They never overlap; variables of several modules may share a page. Registering takes long (up to
+/// milliseconds), so a run is registered once a graph names an address there.
 #[derive(Debug)]
 pub struct Claims {
     runs: BTreeMap<u64, Run>,
@@ -84,12 +85,23 @@ impl Claims {
         complete
     }
 
+    /// Has the local driver know the pages at `address`, if they are claimed.
+    pub fn introduce(&mut self, address: u64) {
+        if let Some((&first, run)) = self.runs.range_mut(..=address).next_back()
+            && address < run.end
+            && !run.is_registered
+        {
+            run.is_registered = (self.driver.register)(first, run.end - first);
+        }
+    }
+
     /// Makes one run of new pages and the runs that they connect.
     fn join(&mut self, met: &[(u64, u64)], mut pages: Vec<Reservation>, module: u64) {
-        let mut owners = BTreeSet::from([module]);
+        let (mut owners, mut was_registered) = (BTreeSet::from([module]), false);
         for (first, run) in met.iter().filter_map(|(first, _)| self.runs.remove_entry(first)) {
             if run.is_registered {
                 (self.driver.unregister)(first);
+                was_registered = true;
             }
             pages.extend(run.pages);
             owners.extend(run.owners);
@@ -97,7 +109,7 @@ impl Claims {
         pages.sort_by_key(Reservation::address);
         let (Some(first), Some(last)) = (pages.first(), pages.last()) else { return };
         let (start, end) = (first.address(), last.address() + last.bytes());
-        let is_registered = (self.driver.register)(start, end - start);
+        let is_registered = was_registered && (self.driver.register)(start, end - start);
         self.runs.insert(start, Run { end, pages, owners, is_registered });
     }
 
@@ -146,6 +158,10 @@ mod tests {
         let base = 0x2345_6789_0000;
         let mut claims = claims();
         assert!(claims.claim(base + 100, 8, 1));
+        claims.introduce(base + PAGE_BYTES);
+        assert!(told(base, 3 * PAGE_BYTES).is_empty(), "no graph has named it");
+        claims.introduce(base + 100);
+        claims.introduce(base + 100);
         assert!(claims.claim(base + 300, 8, 1), "the same page");
         assert!(claims.claim(base + 200, 2 * PAGE_BYTES, 2), "shares its first page");
         assert_eq!(
@@ -167,6 +183,7 @@ mod tests {
         let base = 0x2345_6889_0000;
         let mut claims = claims();
         assert!(claims.claim(base, 8, 1) && claims.claim(base + 2 * PAGE_BYTES, 8, 2));
+        claims.introduce(base);
         told(base, 3 * PAGE_BYTES);
         assert!(claims.claim(base + 8, 2 * PAGE_BYTES, 3));
         assert_eq!(told(base, 3 * PAGE_BYTES).last(), Some(&(base, 3 * PAGE_BYTES)));

@@ -6,7 +6,7 @@
 //! a launch of a graph whose memory the program has not freed is an error, unless the graph was instantiated to free it.
 //! docs/adr/0007 has what differs.
 
-use super::State;
+use super::{NodeParams, State, locally};
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::Out;
 use crate::ops::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
@@ -206,34 +206,25 @@ pub fn add_free(out: Out<u64>, position: Position, address: u64) -> Outcome {
     run().into()
 }
 
-/// `CUgraphNodeParams`: the type, three words of padding, and the kind's own parameters.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct AnyNode {
-    kind: u32,
-    reserved: [u32; 3],
-    body: [u64; 30],
-}
-
 /// cuGraphAddNode of one of the two kinds; every other node is the local driver's.
-pub fn add(out: Out<u64>, position: Position, params: Out<AnyNode>, asked: AnyNode) -> Outcome {
+pub fn add(out: Out<u64>, position: Position, params: Out<NodeParams>, asked: NodeParams) -> Outcome {
     match asked.kind {
-        MEM_FREE => add_free(out, position, asked.body[0]),
+        MEM_FREE => add_free(out, position, asked.params[0]),
         MEM_ALLOC => {
-            // SAFETY: the body is larger than the structure and aligned for it; both are plain numbers and a pointer that is never followed.
-            let node = unsafe { asked.body.as_ptr().cast::<AllocNode>().read() };
+            // SAFETY: the array is larger than the structure and aligned for it; both are plain numbers and a pointer that is never followed.
+            let node = unsafe { asked.params.as_ptr().cast::<AllocNode>().read() };
             let run = || {
                 let out = out.required()?;
                 let (handle, made) = allocate(node, || position.empty_node())?;
                 let mut told = asked;
-                told.body[std::mem::offset_of!(AllocNode, address) / 8] = made.address;
+                told.params[std::mem::offset_of!(AllocNode, address) / 8] = made.address;
                 out.put(handle);
                 params.put(told);
                 Ok(())
             };
             run().into()
         }
-        _ => Outcome::PassThrough(Reason::LocalQuery),
+        _ => locally(asked.addresses()),
     }
 }
 

@@ -97,9 +97,9 @@ pub struct Copy3d {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct NodeParams {
-    kind: u32,
+    pub(super) kind: u32,
     reserved: [u32; 3],
-    params: [u64; 29],
+    pub(super) params: [u64; 29],
     reserved2: u64,
 }
 
@@ -183,6 +183,11 @@ impl KernelNode {
 }
 
 impl MemsetNode {
+    /// As [`Copy3d::addresses`].
+    pub fn addresses(&self) -> [u64; 2] {
+        [self.dst, 0]
+    }
+
     pub fn describe(self) -> GraphNode {
         GraphNode::Memset {
             dst: self.dst,
@@ -298,6 +303,11 @@ impl Side {
 }
 
 impl Copy3d {
+    /// Of its ends in memory that the device reaches.
+    pub fn addresses(&self) -> [u64; 2] {
+        [self.src.device, self.dst.device]
+    }
+
     pub fn describe(self, walk: &mut Walk) -> Result<GraphNode, Obstacle> {
         let (from, to) = (self.src.resolve()?, self.dst.resolve()?);
         if from.is_pageable() || to.is_pageable() {
@@ -337,6 +347,19 @@ impl Copy3d {
 }
 
 impl NodeParams {
+    /// As [`Copy3d::addresses`]; zeros for what neither copies nor fills.
+    pub fn addresses(&self) -> [u64; 2] {
+        let params = self.params.as_ptr();
+        // SAFETY: the array is larger than either structure and aligned for it; both are plain numbers.
+        unsafe {
+            match self.kind {
+                kind::MEMCPY => params.add(2).cast::<Copy3d>().read().addresses(),
+                kind::MEMSET => params.cast::<MemsetNode>().read().addresses(),
+                _ => [0; 2],
+            }
+        }
+    }
+
     /// # Safety
     /// The parameters are what the type says, with pointers as the functions for that type take them.
     pub unsafe fn describe(&self, walk: &mut Walk) -> Result<GraphNode, Obstacle> {

@@ -3,6 +3,7 @@
 //! A [`Content`] is a node with every handle translated; it can be added to a graph or set on an executable one. [`Built`] is a graph with
 //! its nodes in the order of the description.
 
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 
 use lightos_protocol::request::{GraphBody, GraphNode, NodeAttribute, NodePlace};
@@ -15,6 +16,9 @@ use super::super::streams::RawMemOp;
 
 /// `CUlaunchAttributeID` numbers that a kernel node can have and that hold no handle.
 const NODE_ATTRIBUTES: [u32; 10] = [1, 2, 4, 5, 6, 8, 9, 10, 11, 14];
+
+/// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`.
+const COOPERATIVE: u32 = 2;
 
 /// A node ready for the driver.
 #[derive(Debug)]
@@ -91,9 +95,14 @@ impl Content {
         // `GraphCall` stays in place until its graph is destroyed.
         check(unsafe {
             match self {
-                Self::Kernel { node, params, .. } => {
-                    let mut buffer = ParamBuffer::new();
-                    let node = sys::CUDA_KERNEL_NODE_PARAMS { extra: buffer.fill(params), ..*node };
+                Self::Kernel { node, params, attributes } => {
+                    let (mut buffer, mut pointers, mut node) = (ParamBuffer::new(), Vec::new(), *node);
+                    if attributes.iter().any(|attribute| attribute.id == COOPERATIVE) {
+                        pointers.append(&mut parameters(node.func, params)?);
+                        node.kernelParams = pointers.as_mut_ptr();
+                    } else {
+                        node.extra = buffer.fill(params);
+                    }
                     sys::cuGraphAddKernelNode_v2(out, graph, none, 0, &node)
                 }
                 Self::Memcpy(copy) => sys::cuGraphAddMemcpyNode(out, graph, none, 0, &**copy, context),
@@ -133,8 +142,19 @@ impl Content {
             match self {
                 Self::Kernel { node: kernel, params, .. } => {
                     let mut buffer = ParamBuffer::new();
-                    let kernel = sys::CUDA_KERNEL_NODE_PARAMS { extra: buffer.fill(params), ..*kernel };
-                    sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &kernel)
+                    let in_buffer = sys::CUDA_KERNEL_NODE_PARAMS { extra: buffer.fill(params), ..*kernel };
+                    match sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &in_buffer) {
+                        // The node may be cooperative.
+                        sys::CUresult::CUDA_ERROR_INVALID_VALUE => {
+                            let mut pointers = parameters(kernel.func, params)?;
+                            let by_pointer = sys::CUDA_KERNEL_NODE_PARAMS {
+                                kernelParams: pointers.as_mut_ptr(),
+                                ..*kernel
+                            };
+                            sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &by_pointer)
+                        }
+                        code => code,
+                    }
                 }
                 Self::Memcpy(copy) => sys::cuGraphExecMemcpyNodeSetParams(exec, node, &**copy, context),
                 Self::Memset(fill) => sys::cuGraphExecMemsetNodeSetParams(exec, node, fill, context),
@@ -148,6 +168,22 @@ impl Content {
                 Self::Child(_) => return Err(CuError::INVALID_VALUE),
             }
         })
+    }
+}
+
+/// Pointers to the single parameters in a buffer: the driver takes no buffer for a cooperative node.
+fn parameters(function: sys::CUfunction, buffer: &[u8]) -> Result<Vec<*mut c_void>, CuError> {
+    let mut pointers = Vec::new();
+    loop {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: the function is live and both out-pointers are valid.
+        match check(unsafe { sys::cuFuncGetParamInfo(function, pointers.len(), &mut offset, &mut bytes) }) {
+            Err(CuError::INVALID_VALUE) => return Ok(pointers),
+            result => result?,
+        }
+        // The driver reads only.
+        let param = buffer.get(offset..offset + bytes).ok_or(CuError::INVALID_VALUE)?;
+        pointers.push(param.as_ptr().cast_mut().cast());
     }
 }
 
