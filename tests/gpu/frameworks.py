@@ -243,6 +243,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=120, help="seconds one case may take")
     parser.add_argument("--softgpu", action="store_true", help="on the software GPU, which runs the suite numba-programs")
+    parser.add_argument("--untimed", action="store_true", help="keep no times: the machine does other work meanwhile")
     parser.add_argument("--ours-only", action="store_true", help="skip the native runs (for debugging)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -265,6 +266,8 @@ def main() -> int:
                 ours.append(run_suite(suite, cases, ourselves, Path(scratch), arguments.limit, lightos))
             document["seconds"][suite] = round(time.monotonic() - started, 1)
             document["reports"][suite] = [r.pop("_reports", {}) for r in ours]
+            if arguments.untimed:
+                forget_times(native + ours)
             document["suites"][suite] = [judge(native or ours, ours, name, mode) for name in cases]
             for row in document["suites"][suite]:
                 show(suite, row)
@@ -277,13 +280,20 @@ def main() -> int:
     return 1 if bad else 0
 
 
+def forget_times(runs: list[dict]) -> None:
+    for run in runs:
+        for result in run.values():
+            for key in [key for key in result if key.startswith("step_ms") or key == "first_s"]:
+                del result[key]
+
+
 def save(document: dict, arguments, suites: list[str]) -> None:
     """After each suite, so that a run that is cut short leaves what it has."""
     parts = [] if set(suites) == set(SUITES) else suites
     name = "-".join([slug(document["gpu"]), "frameworks", *parts, *([document["mode"]] if document["mode"] != "sidecar" else [])])
     without_logs = json.loads(json.dumps(document), object_hook=lambda o: {k: v for k, v in o.items() if k != "log"})
     (arguments.out / f"{name}.json").write_text(json.dumps(without_logs, indent=1) + "\n")
-    options = [f"--suites {','.join(suites)}"] * bool(parts) + [f"--mode {document['mode']}"] * (document["mode"] != "sidecar") + ["--softgpu"] * arguments.softgpu
+    options = [f"--suites {','.join(suites)}"] * bool(parts) + [f"--mode {document['mode']}"] * (document["mode"] != "sidecar") + ["--softgpu"] * arguments.softgpu + ["--untimed"] * arguments.untimed
     command = " ".join(["python3 tests/gpu/frameworks.py --dist dist --out docs/results --rounds", str(document["rounds"]), *options])
     head = f"# Programs on {document['gpu']}, mode {document['mode']}\n\nCommand: `{command}`. Native and LightOS alternated; medians."
     (arguments.out / f"{name}.md").write_text(table(document["suites"], head))
