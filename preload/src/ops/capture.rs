@@ -3,6 +3,7 @@
 //!
 //! Everybody else asks [`captures`] before forwarding; without any capture in the process that is one atomic load.
 
+use super::graph::memory;
 use crate::{
     outcome::{Outcome, Reason},
     real,
@@ -13,11 +14,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Captures under way, with those about to begin.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
-/// The streams where they began. A stream that joined one later does not end it.
-static ORIGINS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+/// The streams where they began, and the graphs that they make. A stream that joined one later does not end it.
+static ORIGINS: Mutex<Vec<Origin>> = Mutex::new(Vec::new());
+
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    stream: u64,
+    /// 0 where the capture adds to a graph of the program's.
+    graph: u64,
+}
 
 real::driver! {
     fn cuThreadExchangeStreamCaptureMode(mode: *mut u32);
+    fn cuStreamGetCaptureInfo_v2(
+        stream: u64, status: *mut u32, id: *mut u64, graph: *mut u64, dependencies: *mut *const u64, count: *mut usize,
+    );
 }
 
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
@@ -42,6 +53,26 @@ fn status(stream: u64) -> Result<u32, CuResult> {
     // SAFETY: a valid out-parameter; the stream is the program's, and its own call would use it in the same way.
     unsafe { real::cuStreamIsCapturing(stream, &mut status).ok()? };
     Ok(status)
+}
+
+/// What a capture has made so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    pub graph: u64,
+    /// The nodes that the stream's next one depends on; the driver's, until its next call for this stream.
+    pub dependencies: *const u64,
+    pub count: usize,
+}
+
+/// Asks about the capture that a stream is part of.
+pub fn info(stream: u64) -> Result<Info, CuResult> {
+    let (mut status, mut id, mut graph, mut dependencies, mut count) = (NONE, 0, 0, std::ptr::null(), 0);
+    // SAFETY: valid out-parameters; the stream is the program's.
+    unsafe {
+        cuStreamGetCaptureInfo_v2(stream, &mut status, &mut id, &mut graph, &mut dependencies, &mut count)
+            .ok()?;
+    }
+    Ok(Info { graph, dependencies, count })
 }
 
 /// Gives the local driver the chance to forbid a call that waits or queries while a capture is under way: `harmless` is that call
@@ -109,41 +140,59 @@ impl Drop for Mode {
     }
 }
 
-/// Runs a call that begins a capture on `stream`.
+/// Runs a call that begins a capture on `stream`, into a graph of its own.
 pub fn begin(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
+    started(stream, call, || info(stream).map_or(0, |info| info.graph))
+}
+
+/// Runs a call that begins a capture on `stream` into a graph of the program's.
+pub fn begin_in_graph(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
+    started(stream, call, || 0)
+}
+
+fn started(stream: u64, call: impl FnOnce() -> CuResult, graph: impl FnOnce() -> u64) -> Outcome {
     // Calls of other threads must not miss the capture once it has begun.
     ACTIVE.fetch_add(1, Relaxed);
     let result = call();
     if result == CuResult::SUCCESS {
-        origins().push(stream);
+        let graph = graph();
+        origins().push(Origin { stream, graph });
     } else {
         ACTIVE.fetch_sub(1, Relaxed);
     }
     result.into()
 }
 
-/// Runs the call that ends the capture of `stream`. An error may end it, too.
+/// Runs the call that ends the capture of `stream`. An error may end it, too, and then there is no graph.
 pub fn end(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
     let result = call();
-    if status(stream) == Ok(NONE) {
+    if result == CuResult::SUCCESS {
+        finish(stream);
+    } else if status(stream) == Ok(NONE) {
         over(stream);
     }
     result.into()
 }
 
-/// No capture that began on `stream` is under way any more: it ended, or the stream is gone.
+/// The capture that began on `stream` is over without a graph: it failed, or the stream is gone.
 pub fn over(stream: u64) {
-    if !active() {
-        return;
-    }
-    let mut origins = origins();
-    if let Some(at) = origins.iter().position(|origin| *origin == stream) {
-        origins.swap_remove(at);
-        ACTIVE.fetch_sub(1, Relaxed);
+    if let Some(graph) = finish(stream) {
+        memory::graph_gone(graph);
     }
 }
 
-fn origins() -> MutexGuard<'static, Vec<u64>> {
+/// No capture that began on `stream` is under way any more; the graph that it was making.
+fn finish(stream: u64) -> Option<u64> {
+    if !active() {
+        return None;
+    }
+    let mut origins = origins();
+    let at = origins.iter().position(|origin| origin.stream == stream)?;
+    ACTIVE.fetch_sub(1, Relaxed);
+    Some(origins.swap_remove(at).graph)
+}
+
+fn origins() -> MutexGuard<'static, Vec<Origin>> {
     ORIGINS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -157,9 +206,9 @@ mod tests {
     #[test]
     fn a_capture_is_over_with_the_stream_that_began_it() {
         let done = || CuResult::SUCCESS;
-        assert_eq!(begin(7, || CuResult::INVALID_VALUE), Outcome::Fail(CuResult::INVALID_VALUE));
+        assert_eq!(begin_in_graph(7, || CuResult::INVALID_VALUE), Outcome::Fail(CuResult::INVALID_VALUE));
         assert!(!active());
-        begin(7, done);
+        begin_in_graph(7, done);
         over(8);
         assert!(active(), "another stream, which may have joined");
         over(7);

@@ -147,3 +147,19 @@ def graph_memory_comes_back(gpu: Session):
         ok(driver.cuGraphDestroy(graph))
     ok(driver.cuDeviceGraphMemTrim(gpu.device))
     return {"back": before - int(ok(driver.cuMemGetInfo())[0]) < 16 << 20}
+
+
+@case
+def memory_of_failed_captures(gpu: Session):
+    """A capture that fails makes no graph, and keeps no memory either."""
+    stream, results = ok(driver.cuStreamCreate(1)), []
+    reserved = lambda: int(ok(driver.cuDeviceGetGraphMemAttribute(gpu.device, driver.CUgraphMem_attribute.CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT)))  # noqa: E731
+    before = reserved()
+    for _ in range(3):
+        ok(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        address = ok(driver.cuMemAllocAsync(8 << 20, stream))
+        ok(driver.cuMemsetD8Async(address, 1, 100, stream))
+        results.append(code(driver.cuStreamSynchronize(stream)))
+        results.append(driver.cuStreamEndCapture(stream)[0].name)
+        results.append(reserved() - before)
+    return {"codes": results}

@@ -9,6 +9,7 @@
 use super::{NodeParams, State, locally};
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::Out;
+use crate::ops::capture::{self, Info};
 use crate::ops::memory::slabs::{DEVICE, LOCATION_DEVICE, Location};
 use crate::ops::memory::{LIVE, give_back, obtain};
 use crate::ops::{context, stream};
@@ -86,9 +87,6 @@ fn table() -> MutexGuard<'static, Table> {
 
 real::driver! {
     fn cuGraphAddEmptyNode(out: *mut u64, graph: u64, dependencies: *const u64, count: usize);
-    fn cuStreamGetCaptureInfo_v2(
-        stream: u64, status: *mut u32, id: *mut u64, graph: *mut u64, dependencies: *mut *const u64, count: *mut usize,
-    );
     fn cuStreamUpdateCaptureDependencies(stream: u64, dependencies: *const u64, count: usize, flags: u32);
 }
 
@@ -232,12 +230,9 @@ pub fn add(out: Out<u64>, position: Position, params: Out<NodeParams>, asked: No
 fn captured_node(stream: u64) -> Result<(u64, u64), CuResult> {
     /// `CU_STREAM_SET_CAPTURE_DEPENDENCIES`.
     const SET: u32 = 1;
-    let (mut status, mut id, mut graph, mut dependencies, mut count) = (0, 0, 0, std::ptr::null(), 0);
-    // SAFETY: valid out-parameters; the stream is the program's. The dependencies are the driver's until its next call for this
-    // stream, which is the last one here.
+    let Info { graph, dependencies, count } = capture::info(stream)?;
+    // SAFETY: the stream is the program's. The dependencies are the driver's until its next call for this stream, which is the last one here.
     unsafe {
-        cuStreamGetCaptureInfo_v2(stream, &mut status, &mut id, &mut graph, &mut dependencies, &mut count)
-            .ok()?;
         let (node, graph) = Position { graph, dependencies, count }.empty_node()?;
         cuStreamUpdateCaptureDependencies(stream, &node, 1, SET).ok()?;
         Ok((node, graph))
@@ -337,23 +332,31 @@ pub fn exec_gone(exec: u64) {
 /// cuGraphDestroy.
 pub fn graph_destroyed(graph: u64, local: impl FnOnce() -> CuResult) -> Outcome {
     let result = local();
-    if result == CuResult::SUCCESS && has_memory(graph) {
-        let mut table = table();
-        let Table { nodes, memory } = &mut *table;
-        nodes.retain(|_, node| {
-            if let Node::Allocate { address, .. } = *node
-                && node.graph() == graph
-                && let Some(memory) = memory.get_mut(&address)
-            {
-                memory.has_graph = false;
-            }
-            node.graph() != graph
-        });
-        let over = settle(&mut table);
-        drop(table);
-        return_all(over);
+    if result == CuResult::SUCCESS {
+        graph_gone(graph);
     }
     result.into()
+}
+
+/// Gives up what the nodes of a graph had that is no more.
+pub fn graph_gone(graph: u64) {
+    if !has_memory(graph) {
+        return;
+    }
+    let mut table = table();
+    let Table { nodes, memory } = &mut *table;
+    nodes.retain(|_, node| {
+        if let Node::Allocate { address, .. } = *node
+            && node.graph() == graph
+            && let Some(memory) = memory.get_mut(&address)
+        {
+            memory.has_graph = false;
+        }
+        node.graph() != graph
+    });
+    let over = settle(&mut table);
+    drop(table);
+    return_all(over);
 }
 
 /// Whether a graph allocates or frees. Such a graph is not cloned, is no part of another, and keeps its nodes.
