@@ -30,20 +30,18 @@ DIFFERS_FROM_HARDWARE = {
     "occupancy_and_attributes/attributes/NUM_REGS": "counted in the PTX, in steps of 8 from 16 on",
     "occupancy_and_attributes/clusters": "clusters are not carried",
     # More is allowed on hardware.
-    "array_copies_by_offset/other elements": "hardware copies between arrays of different elements",
     "array_queries_and_errors/surface": "hardware makes surfaces of arrays without the flag for them",
-    "object_queries/border": "hardware reads zeros back where the address mode has no border",
     "object_queries/filtered integers": "hardware takes filters for integer textures",
     "object_queries/gone": "hardware does not check the handle of an object that is gone",
-    "object_queries/no view": "hardware describes a view that was not given",
-    "surface_write_then_read/past the end": "as the surface above",
-    "textures_of_pitched_and_pinned_memory/flat": "hardware takes extents that the documentation forbids",
-    "textures_of_pitched_and_pinned_memory/wide": "as above",
     # Less is.
-    "ipc_memory_rules/stale": "the software GPU's allocations are found by their block",
-    "memory_of_the_host/host/location": "hardware names the NUMA node of memory of the host",
     "pointer_attributes/pageable/host": "that host's kernel lets the device read pageable memory",
     "pointer_attributes/pageable/ordinal": "as above",
+    # The cases have come to ask for more, or for something else, since the recording.
+    "array_copies_by_offset/first row": "asked later",
+    "array_copies_by_offset/past the first row": "asked later",
+    "array_copies_by_offset/unaligned": "asked later",
+    "surface_write_then_read/by offset": "asked later",
+    "surface_write_then_read/past the end": "asked no more",
 }
 
 

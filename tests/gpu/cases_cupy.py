@@ -146,10 +146,11 @@ def cooperative_kernel():
 def elementwise_and_reduction_kernels():
     """ElementwiseKernel, ReductionKernel and fused functions"""
     distance = cp.ElementwiseKernel("T x, T y, raw T scale", "T z", "T d = x - y; z = d * d * scale[i % 2]", "distance")
-    norm = cp.ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "norm")
+    # A name that CUDA has not taken: kernels have C linkage beside its norm().
+    length = cp.ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "length_of")
     fused = cp.fuse(kernel_name="excess")(lambda x, y: cp.sqrt(x * x + y * y) - cp.maximum(x, y))
     x, y, scale = cp.arange(5000, dtype=cp.float32), cp.linspace(0, 1, 5000, dtype=cp.float32), cp.array([0.5, 2.0], cp.float32)
-    return lambda: (distance(x, y, scale), norm(x), norm(x.reshape(50, 100), axis=1), fused(x, y))
+    return lambda: (distance(x, y, scale), length(x), length(x.reshape(50, 100), axis=1), fused(x, y))
 
 
 def churn():

@@ -41,11 +41,6 @@ pub fn find(handle: u64) -> Option<Arc<Array>> {
     ARRAYS.get(handle)
 }
 
-/// An array that may only be one-dimensional, as the copies by offset want it.
-pub fn find_1d(handle: u64) -> Result<Arc<Array>> {
-    find(handle).filter(|array| array.texels.geometry == Geometry::D1).ok_or(Error::INVALID_VALUE)
-}
-
 /// A `CUarray_format` and a number of channels.
 pub fn format_of(format: u32, channels: u32) -> Result<Format> {
     let format = match format {
@@ -174,13 +169,12 @@ pub(crate) fn forget_context(context: u64) {
 }
 
 impl Array {
-    /// The address of a box of bytes, rows and slices inside the array.
+    /// The address of a box of bytes, rows and slices inside the array. As on hardware, it may begin and end inside a texel.
     pub fn place(&self, at: [u64; 3], size: [u64; 3]) -> Result<u64> {
         let texels = &self.texels;
         let extents = [texels.row_bytes(), u64::from(texels.height), u64::from(texels.depth)];
         let fits = |((at, size), extent): ((u64, u64), u64)| at <= extent && size <= extent - at;
-        let whole = at[0].is_multiple_of(u64::from(texels.texel_bytes()));
-        if !whole || !at.into_iter().zip(size).zip(extents).all(fits) {
+        if !at.into_iter().zip(size).zip(extents).all(fits) {
             return Err(Error::INVALID_VALUE);
         }
         Ok(texels.start + at[2] * texels.slice + at[1] * texels.pitch + at[0])

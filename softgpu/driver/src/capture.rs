@@ -273,7 +273,7 @@ pub fn invalidate(stream: &Stream, error: Error) -> Error {
     error
 }
 
-/// Refuses to synchronise with or query a captured stream.
+/// Refuses a call that no capture takes, such as one that synchronises with or queries the stream.
 pub fn forbid_sync(stream: &Stream) -> Result {
     if is_capturing(stream)? {
         return Err(invalidate(stream, Error::STREAM_CAPTURE_UNSUPPORTED));

@@ -164,13 +164,14 @@ pub fn open(handle: &MemHandle, flags: u32) -> Result<u64> {
     Ok(address)
 }
 
-/// The exporting process's file; a handle of a process that is gone, or whose descriptor is another file by now, is invalid.
+/// The exporting process's file; a handle of a process that is gone, or whose descriptor is another file by now, is
+/// an invalid value.
 fn file_of(handle: &MemHandle) -> Result<File> {
     let path = format!("/proc/{}/fd/{}", handle.pid, handle.fd);
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|_| Error::INVALID_HANDLE)?;
-    let status = file.metadata().map_err(|_| Error::INVALID_HANDLE)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|_| Error::INVALID_VALUE)?;
+    let status = file.metadata().map_err(|_| Error::INVALID_VALUE)?;
     let same = status.ino() == handle.inode && status.len() == handle.block_bytes;
-    if same { Ok(file) } else { Err(Error::INVALID_HANDLE) }
+    if same { Ok(file) } else { Err(Error::INVALID_VALUE) }
 }
 
 /// `cuIpcCloseMemHandle`: the last close unmaps.

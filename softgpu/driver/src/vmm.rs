@@ -25,9 +25,12 @@ use crate::space::{Kind, Range, SPACE};
 
 /// How long an unmap lets queued work run on: the program must have ended all use of the range, other work may go on.
 const UNMAP_PATIENCE: Duration = Duration::from_millis(100);
-/// `CU_MEM_LOCATION_TYPE_DEVICE`, and the host types that behave alike here.
+/// `CU_MEM_LOCATION_TYPE_DEVICE`, and the types of the host: the host as a whole, one of its nodes, the calling thread's node.
 pub const LOCATION_DEVICE: u32 = 1;
-const LOCATION_HOST: std::ops::RangeInclusive<u32> = 2..=4;
+const LOCATION_WHOLE_HOST: u32 = 2;
+const LOCATION_NODE: u32 = 3;
+const LOCATION_CURRENT_NODE: u32 = 4;
+const LOCATION_HOST: std::ops::RangeInclusive<u32> = LOCATION_WHOLE_HOST..=LOCATION_CURRENT_NODE;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 pub const HANDLE_POSIX_FD: u32 = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READ` and `READWRITE`.
@@ -128,6 +131,18 @@ fn check_prop(prop: &AllocationProp) -> Result<Device> {
     }
 }
 
+/// What memory that is to be made will say of itself: memory of the host is that of its first node, and only memory of a node that was
+/// named can be exported.
+fn located(prop: &AllocationProp) -> Result<AllocationProp> {
+    match (prop.location.kind, prop.handle_types) {
+        (LOCATION_WHOLE_HOST, 0) => {
+            Ok(AllocationProp { location: MemLocation { kind: LOCATION_NODE, id: 0 }, ..*prop })
+        }
+        (LOCATION_WHOLE_HOST | LOCATION_CURRENT_NODE, _) => Err(Error::INVALID_VALUE),
+        _ => Ok(*prop),
+    }
+}
+
 /// `cuMemGetAllocationGranularity`.
 pub fn granularity(prop: &AllocationProp, option: u32) -> Result<usize> {
     check_prop(prop)?;
@@ -137,7 +152,8 @@ pub fn granularity(prop: &AllocationProp, option: u32) -> Result<usize> {
 /// `cuMemCreate`.
 pub fn create(bytes: u64, prop: &AllocationProp, flags: u64) -> Result<u64> {
     context::poisoned()?;
-    let device = check_prop(prop)?;
+    let prop = located(prop)?;
+    let device = check_prop(&prop)?;
     if !is_whole(bytes) || flags != 0 {
         return Err(Error::INVALID_VALUE);
     }
@@ -152,7 +168,7 @@ pub fn create(bytes: u64, prop: &AllocationProp, flags: u64) -> Result<u64> {
     };
     let fd = file::create(device, on_device, bytes).inspect_err(undo)?;
     let charged = if on_device { bytes } else { 0 };
-    Ok(vmm().enter(Physical { fd, bytes, prop: *prop, device, charged }))
+    Ok(vmm().enter(Physical { fd, bytes, prop, device, charged }))
 }
 
 /// `cuMemExportToShareableHandle`: a descriptor that the caller owns.
@@ -175,7 +191,7 @@ pub fn import(fd: RawFd, handle_type: u32) -> Result<u64> {
     if !is_whole(bytes) {
         return Err(Error::INVALID_VALUE);
     }
-    let (kind, id) = if on_device { (LOCATION_DEVICE, device.ordinal()) } else { (2, 0) };
+    let (kind, id) = if on_device { (LOCATION_DEVICE, device.ordinal()) } else { (LOCATION_NODE, 0) };
     let prop = AllocationProp {
         kind: 1,
         handle_types: HANDLE_POSIX_FD,

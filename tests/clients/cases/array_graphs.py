@@ -57,7 +57,7 @@ def captured_array_copies(gpu: Session):
 
 @case
 def array_nodes_by_hand(gpu: Session):
-    """Copy nodes with arrays, read back from the graph, and changed in the executable graph to other arrays and places."""
+    """Copy nodes with arrays, read back from the graph. In the executable graph only a copy of one dimension is changed."""
     first, second = (make_array(np.int32, WIDTH, HEIGHT, flags=SURFACE_LDST) for _ in range(2))
     to, add = surface(first), gpu.function(KERNELS, "add_to_surface")
     image, out = pinned((HEIGHT, WIDTH), np.int32), pinned((HEIGHT, WIDTH), np.int32)
@@ -78,6 +78,12 @@ def array_nodes_by_hand(gpu: Session):
     found = ok(driver.cuGraphMemcpyNodeGetParams(across_node))
     results = {"is the array": int(found.srcArray) == int(first) and int(found.dstArray) == int(second),
                "place": [found.dstXInBytes, found.dstY, found.WidthInBytes, found.Height]}
+    lines, line = [gpu.upload(np.full(16, n, np.int32)) for n in (5, 6)], pinned(16, np.int32)
+
+    def line_from(source: int):
+        return box(at_host("dst", line, line.nbytes), at_device("src", source, line.nbytes), line.nbytes, 1)
+
+    line_node = ok(driver.cuGraphAddMemcpyNode(graph, None, 0, line_from(lines[0]), gpu.context))
     executable = ok(driver.cuGraphInstantiate(graph, 0))
 
     def launch():
@@ -90,18 +96,20 @@ def array_nodes_by_hand(gpu: Session):
     want = blank.copy()
     want[4:, 8:] = image[:-4, :-8] + 3
     results["shifted"] = check(launch(), want)
-    # The last node reads the other array, and the first one writes less of it.
-    ok(driver.cuGraphExecMemcpyNodeSetParams(
-        executable, down_node, box(at_host("dst", out, 4 * WIDTH), at_array("src", first), *SIZE), gpu.context))
-    ok(driver.cuGraphExecMemcpyNodeSetParams(
-        executable, up_node, box(at_array("dst", first), at_host("src", image, 4 * WIDTH), 4 * 10, 10), gpu.context))
-    want = image + 6
-    want[:10, :10] -= 3
-    results["changed"] = check(launch(), want)
-    outside = box(at_array("dst", second, 4), at_array("src", first), *SIZE)
-    results["outside"] = code(driver.cuGraphExecMemcpyNodeSetParams(executable, across_node, outside, gpu.context))
-    results["the second array"] = check(read_back(second, image.shape, np.int32)[4:, 8:], image[:-4, :-8] + np.where(
-        np.pad(np.ones((10, 10), int), ((0, HEIGHT - 14), (0, WIDTH - 18))) == 1, 3, 6))
+    results["line"] = check(line.copy(), np.full(16, 5, np.int32))
+
+    def change(node, copy) -> str:
+        return code(driver.cuGraphExecMemcpyNodeSetParams(executable, node, copy, gpu.context))
+
+    # To another array, to fewer rows, to a place outside.
+    results["changed"] = [
+        change(down_node, box(at_host("dst", out, 4 * WIDTH), at_array("src", first), *SIZE)),
+        change(up_node, box(at_array("dst", first), at_host("src", image, 4 * WIDTH), 4 * 10, 10))]
+    results["outside"] = change(across_node, box(at_array("dst", second, 4), at_array("src", first), *SIZE))
+    ok(driver.cuGraphExecMemcpyNodeSetParams(executable, line_node, line_from(lines[1]), gpu.context))
+    results["again"] = check(launch(), want)
+    results["the other line"] = check(line.copy(), np.full(16, 6, np.int32))
+    results["the second array"] = check(read_back(second, image.shape, np.int32), want)
     ok(driver.cuGraphExecDestroy(executable))
     ok(driver.cuGraphDestroy(graph))
     ok(driver.cuSurfObjectDestroy(to))

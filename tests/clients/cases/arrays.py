@@ -151,7 +151,7 @@ def large_array_through_pageable_memory(gpu: Session):
 
 @case
 def array_copies_by_offset(gpu: Session):
-    """cuMemcpyHtoA and its kin on one-dimensional arrays, synchronous and in a stream."""
+    """cuMemcpyHtoA and its kin on one-dimensional arrays, synchronous and in a stream; on others they reach the first row."""
     n = 5000
     first, second = (make_array(np.int32, n, 0) for _ in range(2))
     values = np.arange(n, dtype=np.int32) * 7
@@ -182,9 +182,21 @@ def array_copies_by_offset(gpu: Session):
     results["past the end"] = code(driver.cuMemcpyHtoA(first, 4 * n - 4, values.ctypes.data, 8))
     results["no bytes"] = code(driver.cuMemcpyAtoD(memory, first, 0, 0))
     results["null"] = code(driver.cuMemcpyAtoH(0, first, 0, 4))
-    pairs = make_array(np.int32, 16, 0, channels=2)
+    # Bytes are copied, wherever elements begin and however many dimensions the arrays have.
+    pairs, plane = make_array(np.int32, 16, 0, channels=2), make_array(np.int32, 16, 3)
+    rows = np.arange(48, dtype=np.int32).reshape(3, 16)
+    copy_2d(plane, rows, into=True)
     results["other elements"] = code(driver.cuMemcpyAtoA(pairs, 0, first, 0, 8))
-    for array in (first, second, pairs):
+    ok(driver.cuMemcpyAtoA(pairs, 3, first, 4 * 40 + 2, 61))
+    ok(driver.cuMemcpyAtoA(plane, 0, pairs, 3, 61))
+    got, want = np.zeros(61, np.uint8), values.view(np.uint8)[162:][:61]
+    ok(driver.cuMemcpyAtoH(got.ctypes.data, pairs, 3, got.nbytes))
+    results["unaligned"] = check(got, want)
+    rows.view(np.uint8)[0, :61] = want
+    results["first row"] = check(read_back(plane, rows.shape, np.int32), rows)
+    results["past the first row"] = [
+        code(driver.cuMemcpyHtoA(plane, offset, values.ctypes.data, bytes_)) for offset, bytes_ in ((0, 65), (60, 8), (64, 64))]
+    for array in (first, second, pairs, plane):
         ok(driver.cuArrayDestroy(array))
     return results
 

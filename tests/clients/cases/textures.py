@@ -17,6 +17,7 @@ FORMATS = {
 }
 SURFACE_LDST = 2
 NORMALIZED = 2
+MIB = 1 << 20
 MODES = driver.CUaddress_mode
 
 SAMPLE = """
@@ -199,7 +200,7 @@ def surface_write_then_read(gpu: Session):
     none = np.where(((y + 2 < height) & (x >= 3))[..., None], near, 0)
     want = np.stack([near[..., 0], near[..., 1], none[..., 0], none[..., 3]], axis=-1)
     results["shifted"] = check(gpu.download(out, (height, width, 4), np.uint8), want)
-    results["past the end"] = code(driver.cuMemcpyHtoA(array, 0, patch.ctypes.data, 4))
+    results["by offset"] = [code(driver.cuMemcpyHtoA(array, offset, patch.ctypes.data, 4)) for offset in (0, 4 * width - 2)]
     ok(driver.cuSurfObjectDestroy(surface))
     ok(driver.cuArrayDestroy(array))
     return results
@@ -258,6 +259,25 @@ def textures_of_pitched_and_pinned_memory(gpu: Session):
     for gone in (rows, line):
         ok(driver.cuTexObjectDestroy(gone))
     return results
+
+
+@case
+def extents_of_textures(gpu: Session):
+    """How large a texture may say that its memory is. Nobody looks at how much there is before a kernel reads it."""
+    pointer, pitch = ok(driver.cuMemAllocPitch(4 * 40, 24, 4))
+
+    def made(resource) -> str:
+        status, texture_object = driver.cuTexObjectCreate(resource, driver.CUDA_TEXTURE_DESC(), None)
+        if int(status) == 0:
+            ok(driver.cuTexObjectDestroy(texture_object))
+        return status.name
+
+    sizes = [(width, 24, pitch) for width in (65536, 131072, 131073, 1 << 20)]
+    sizes += [(40, height, pitch) for height in (25, 1024, 16384, 131072)]
+    sizes += [(40, 24, step) for step in (1024, 32768, 1 << 22)]
+    results = {f"pitched {size}": made(pitched_resource(int(pointer), np.float32, 1, *size)) for size in sizes}
+    line = gpu.empty(4096)
+    return results | {f"linear {bytes_}": made(linear_resource(line, np.float32, 1, bytes_)) for bytes_ in (4096, 1 << 20, 64 * MIB, 1 << 40)}
 
 
 @case

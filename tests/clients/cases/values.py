@@ -86,29 +86,29 @@ def wait_conditions(gpu: Session):
 
 @case
 def written_values(gpu: Session):
-    """Writes are in stream order with kernels, and leave what lies beside their word alone."""
+    """Writes are in stream order with kernels, and leave what lies beside their word alone. None goes without its barrier."""
     bump = gpu.function('extern "C" __global__ void bump(unsigned* d) { d[threadIdx.x] += 3; }', "bump")
     streams = [ok(driver.cuStreamCreate(flags)) for flags in (0, int(NON_BLOCKING))] + [0, 1, 2]
     device, host = gpu.upload(np.full(32, 0x11111111, np.uint32)), pinned(16)
     view = np.ctypeslib.as_array((ctypes.c_uint32 * 32).from_address(host))
-    results = []
+    results, without_barrier = [], []
     for stream in streams:
-        for flags in (0, NO_BARRIER):
-            ok(driver.cuMemcpyHtoD(device, np.full(32, 0x11111111, np.uint32).ctypes.data, 128))
-            view[:] = 0x22222222
-            ok(driver.cuStreamSynchronize(0))
-            for memory in (device, host):
-                ok(driver.cuStreamWriteValue32(stream, memory + 12, 0xFFFFFFF0, flags))
-                ok(driver.cuStreamWriteValue64(stream, memory + 32, (1 << 64) - 2, flags))
-            gpu.launch(bump, (1,), (32,), device, stream=stream)
-            ok(driver.cuStreamWriteValue32(stream, device + 16, 9, flags))
-            ok(driver.cuStreamSynchronize(stream))
-            results.append(np.concatenate([gpu.download(device, 32, np.uint32), view.copy()]))
+        ok(driver.cuMemcpyHtoD(device, np.full(32, 0x11111111, np.uint32).ctypes.data, 128))
+        view[:] = 0x22222222
+        ok(driver.cuStreamSynchronize(0))
+        for memory in (device, host):
+            ok(driver.cuStreamWriteValue32(stream, memory + 12, 0xFFFFFFF0, 0))
+            ok(driver.cuStreamWriteValue64(stream, memory + 32, (1 << 64) - 2, 0))
+            without_barrier += [code(width.write(stream, memory, 7, NO_BARRIER)) for width in WIDTHS]
+        gpu.launch(bump, (1,), (32,), device, stream=stream)
+        ok(driver.cuStreamWriteValue32(stream, device + 16, 9, 0))
+        ok(driver.cuStreamSynchronize(stream))
+        results.append(np.concatenate([gpu.download(device, 32, np.uint32), view.copy()]))
     want = np.concatenate([np.full(32, 0x11111114, np.uint32), np.full(32, 0x22222222, np.uint32)])
     want[3], want[4], want[8], want[9] = 0xFFFFFFF3, 9, 1, 2
     want[35], want[40], want[41] = 0xFFFFFFF0, 0xFFFFFFFE, 0xFFFFFFFF
     ok(driver.cuMemFreeHost(host))
-    return {"words": check(np.stack(results), np.tile(want, (len(results), 1)))}
+    return {"words": check(np.stack(results), np.tile(want, (len(results), 1))), "without barrier": without_barrier}
 
 
 @case

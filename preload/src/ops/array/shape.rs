@@ -48,10 +48,6 @@ impl Shape {
         self.flags & MAPPED_LATER != 0
     }
 
-    pub fn is_1d(&self) -> bool {
-        self.height == 0 && self.depth == 0
-    }
-
     /// Bytes of an element, where each has its own.
     pub fn element_bytes(&self) -> Option<u64> {
         let channel = match self.format {

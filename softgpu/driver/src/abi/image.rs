@@ -96,7 +96,7 @@ pub struct TextureDesc {
 
 /// `CUDA_RESOURCE_VIEW_DESC`; never read, because views are not served.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ResourceViewDesc {
     pub format: u32,
     pub size: [usize; 3],

@@ -21,34 +21,30 @@ fn create(descriptor: &Array3dDescriptor) -> Result<u64> {
     array::create(descriptor)
 }
 
-/// A copy out of a 1-D array.
+/// A copy out of the first row of an array.
 fn from_array(dst: (u32, u64), array: u64, offset: usize, bytes: usize) -> Result<Memcpy3d> {
     context::healthy()?;
-    array::find_1d(array)?;
+    array::find(array).ok_or(Error::INVALID_VALUE)?;
     let plain = linear(dst, (MEMORY_HOST, 0), bytes);
     Ok(Memcpy3d { src_type: MEMORY_ARRAY, src_array: array, src_x_bytes: offset, ..plain })
 }
 
-/// A copy into a 1-D array.
+/// A copy into the first row of an array.
 fn to_array(array: u64, offset: usize, src: (u32, u64), bytes: usize) -> Result<Memcpy3d> {
     context::healthy()?;
-    array::find_1d(array)?;
+    array::find(array).ok_or(Error::INVALID_VALUE)?;
     let plain = linear((MEMORY_HOST, 0), src, bytes);
     Ok(Memcpy3d { dst_type: MEMORY_ARRAY, dst_array: array, dst_x_bytes: offset, ..plain })
 }
 
-/// A copy between 1-D arrays of elements of one size.
+/// A copy of bytes between the first rows of two arrays, whatever their elements are.
 fn between_arrays(
     (dst, dst_offset): (u64, usize),
     (src, src_offset): (u64, usize),
     bytes: usize,
 ) -> Result<Memcpy3d> {
     let copy = from_array((MEMORY_HOST, 0), src, src_offset, bytes)?;
-    let elements = [src, dst].map(|array| array::find_1d(array).map(|array| array.texels.texel_bytes()));
-    let (from, to) = (elements[0]?, elements[1]?);
-    if from != to || !bytes.is_multiple_of(from as usize) {
-        return Err(Error::INVALID_VALUE);
-    }
+    array::find(dst).ok_or(Error::INVALID_VALUE)?;
     Ok(Memcpy3d { dst_type: MEMORY_ARRAY, dst_array: dst, dst_x_bytes: dst_offset, ..copy })
 }
 

@@ -35,7 +35,15 @@ unsafe fn instantiate(out: *mut u64, graph: u64, flags: u64) -> Result {
 }
 
 fn set(exec: u64, node: u64, work: Result<Work>) -> Result {
-    executable::find(exec)?.node_of(node)?.set_work(work?)
+    let node = executable::find(exec)?.node_of(node)?;
+    let work = work?;
+    // As documented, only copies of one dimension are exchanged, and only for such.
+    if is_flat(&node.work()) && is_flat(&work) { node.set_work(work) } else { Err(Error::INVALID_VALUE) }
+}
+
+/// False for a copy of several rows or slices.
+fn is_flat(work: &Work) -> bool {
+    !matches!(work, Work::Copy(copy) if copy.height > 1 || copy.depth > 1)
 }
 
 /// # Safety

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::edge::{array, exports};
 use crate::error::{Error, Result};
-use crate::function;
 use crate::launch::Request;
+use crate::{capture, function, stream};
 
 /// What the next launch of a function has.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +39,8 @@ fn put(function: u64, offset: c_int, bytes: &[u8]) -> Result {
 
 fn launch(function: u64, width: c_int, height: c_int, stream: u64) -> Result {
     let mut state = change(function, |state| state.clone())?;
+    // Graphs are younger than these calls and do not take them.
+    capture::forbid_sync(&*stream::find(stream)?)?;
     let size = |size: c_int| u32::try_from(size).map_err(|_| Error::INVALID_VALUE);
     let mut bytes = state.params.len();
     // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE, CU_LAUNCH_PARAM_END.

@@ -29,6 +29,10 @@ fn mem_ops(handle: u64, ops: Vec<MemOp>) -> Result {
 }
 
 fn mem_op(handle: u64, operation: u32, address: u64, value: u64, flags: u32) -> Result {
+    // Hardware refuses CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER, the only flag that a write has. In batches it has not been asked for it.
+    if matches!(operation, WRITE_VALUE_32 | WRITE_VALUE_64) && flags != 0 {
+        return Err(Error::INVALID_VALUE);
+    }
     mem_ops(handle, vec![MemOp { operation, address, value, flags, alias: 0, reserved: 0 }])
 }
 

@@ -27,11 +27,11 @@ exports! { TABLE:
         context::current()?;
         put(out, texture::find(object)?.description.ok_or(Error::INVALID_VALUE)?)
     }
-    entry cuTexObjectGetResourceViewDesc: (_out: *mut ResourceViewDesc, object: u64) {
+    entry cuTexObjectGetResourceViewDesc: (out: *mut ResourceViewDesc, object: u64) {
         context::current()?;
         texture::find(object)?;
-        // No object has a view.
-        Err(Error::INVALID_VALUE)
+        // No object has a view; of one without hardware says that it is all zeros.
+        put(out, ResourceViewDesc::default())
     }
     entry cuSurfObjectCreate: (out: *mut u64, resource: *const ResourceDesc) {
         let resource = get(resource)?;

@@ -210,7 +210,7 @@ fn rectangles_go_in_and_out() {
         ([0, 0, 0], [84, 1]),
         ([4, 0, 0], [80, 1]),
         ([0, 9, 0], [80, 2]),
-        ([2, 0, 0], [4, 1]),
+        ([78, 0, 0], [4, 1]),
         ([u64::MAX - 3, 0, 0], [8, 1]),
         ([0, u64::MAX, 0], [4, 1]),
     ] {
@@ -251,7 +251,7 @@ fn boxes_and_layers_go_in_and_out() {
 }
 
 #[test]
-fn one_dimensional_arrays_are_copied_by_offset() {
+fn arrays_are_copied_by_offset() {
     primary();
     let (line, other, mut at) = (create([50, 0, 0], S32, 1, 0), create([50, 0, 0], FLOAT, 1, 0), 0);
     let values: Vec<i32> = (100..150).collect();
@@ -272,20 +272,37 @@ fn one_dimensional_arrays_are_copied_by_offset() {
     ok!(array::cuMemcpyAtoH_v2(to, line, 196, 4));
     assert_eq!(back[0], 129);
     assert_eq!(code!(array::cuMemcpyAtoH_v2(to, line, 196, 8)), INVALID_VALUE);
-    assert_eq!(code!(array::cuMemcpyAtoH_v2(to, line, 2, 4)), INVALID_VALUE);
     assert_eq!(code!(array::cuMemcpyAtoD_v2(0x10, line, 0, 4)), INVALID_VALUE);
-    let (plane, pairs) = (create([50, 2, 0], S32, 1, 0), create([50, 0, 0], S32, 2, 0));
-    assert_eq!(code!(array::cuMemcpyHtoA_v2(plane, 0, from, 4)), INVALID_VALUE, "not one-dimensional");
-    assert_eq!(
-        code!(array::cuMemcpyAtoA_v2(pairs, 0, line, 0, 8)),
-        INVALID_VALUE,
-        "elements of another size"
-    );
-    for handle in [line, other, plane, pairs] {
+    for handle in [line, other] {
         ok!(array::cuArrayDestroy(handle));
     }
     assert_eq!(code!(array::cuMemcpyAtoH_v2(to, line, 0, 4)), INVALID_VALUE);
     ok!(memory::cuMemFree_v2(at));
+}
+
+#[test]
+fn copies_by_offset_move_bytes_of_the_first_row() {
+    primary();
+    let (pairs, bytes) = (create([4, 3, 0], S32, 2, 0), create([32, 2, 2], U8, 1, 0));
+    let (values, back): (Vec<u8>, _) = ((1..=96).collect(), [0u8; 96]);
+    let (from, to) = (values.as_ptr() as u64, back.as_ptr() as u64);
+    let whole = flat(within(pairs, [0; 3]), host(&values, 32, 3), [32, 3]);
+    ok!(copy::cuMemcpy2D_v2(whole.as_ptr().cast()));
+    // Inside of elements, and to an array of others.
+    ok!(array::cuMemcpyHtoA_v2(pairs, 3, from, 6));
+    ok!(array::cuMemcpyAtoA_v2(bytes, 1, pairs, 2, 30));
+    ok!(array::cuMemcpyAtoH_v2(to, bytes, 1, 30));
+    assert_eq!(std::hint::black_box(&back)[..30], [&[3, 1, 2, 3, 4, 5, 6], &values[9..32]].concat());
+    let rest = flat(host(&back, 32, 2), within(pairs, [0, 1, 0]), [32, 2]);
+    ok!(copy::cuMemcpy2D_v2(rest.as_ptr().cast()));
+    assert_eq!(std::hint::black_box(&back)[..64], values[32..], "other rows stay");
+    for (offset, count) in [(0, 33), (31, 2), (32, 1), (64, 8), (usize::MAX, 2)] {
+        assert_eq!(code!(array::cuMemcpyHtoA_v2(pairs, offset, from, count)), INVALID_VALUE);
+        assert_eq!(code!(array::cuMemcpyAtoHAsync_v2(to, bytes, offset, count, 0)), INVALID_VALUE);
+    }
+    for handle in [pairs, bytes] {
+        ok!(array::cuArrayDestroy(handle));
+    }
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cuda::api::{capture, copy, event, graph, graph_exec, graph_node, launch, memory, memset, stream};
+use cuda::api::{
+    capture, copy, event, graph, graph_exec, graph_node, launch, legacy, memory, memset, stream,
+};
 
+use crate::arrays::{deep, device, host};
 use crate::support::{BUMP, INVALID_VALUE, code, kernel, ok, param, params, primary, set};
 
 const NULL: *mut *mut c_void = std::ptr::null_mut();
@@ -73,6 +76,60 @@ fn a_captured_stream_replays() {
     assert_eq!(read(at), 111);
     ok!(graph_exec::cuGraphExecDestroy(exec));
     assert_eq!(code!(graph_exec::cuGraphLaunch(exec, s)), INVALID_VALUE);
+}
+
+#[test]
+fn no_capture_takes_a_launch_of_old() {
+    primary();
+    let (_, function) = kernel(BUMP, "nothing");
+    let (s, mut graph_handle) = (new_stream(), 0);
+    ok!(legacy::cuFuncSetBlockShape(function, 1, 1, 1));
+    ok!(legacy::cuLaunchGridAsync(function, 1, 1, s));
+    ok!(capture::cuStreamBeginCapture_v2(s, 2));
+    assert_eq!(code!(legacy::cuLaunchGridAsync(function, 1, 1, s)), 900, "STREAM_CAPTURE_UNSUPPORTED");
+    assert_eq!(code!(capture::cuStreamEndCapture(s, &mut graph_handle)), 901, "STREAM_CAPTURE_INVALIDATED");
+    ok!(legacy::cuLaunchGridAsync(function, 1, 1, s));
+    ok!(stream::cuStreamSynchronize(s));
+}
+
+#[test]
+fn only_copies_of_one_row_are_exchanged() {
+    primary();
+    let (s, mut at) = (new_stream(), 0);
+    ok!(memory::cuMemAlloc_v2(&mut at, 64));
+    ok!(memset::cuMemsetD32_v2(at, 7, 8));
+    ok!(memset::cuMemsetD32_v2(at + 32, 8, 8));
+    let back = [0u32; 8];
+    let row = |start| deep(host(&back, 32, 1), device(start, 32, 1), [32, 1, 1]);
+    let rows = deep(host(&back, 16, 2), device(at, 16, 2), [16, 2, 1]);
+    let slices = deep(host(&back, 16, 1), device(at, 16, 1), [16, 1, 2]);
+    for (first, other, code) in [
+        (row(at), row(at + 32), 0),
+        (row(at), rows, INVALID_VALUE),
+        (row(at), slices, INVALID_VALUE),
+        (rows, row(at + 32), INVALID_VALUE),
+        (slices, slices, INVALID_VALUE),
+    ] {
+        let (mut graph_handle, mut node, mut exec) = (0, 0, 0);
+        ok!(graph::cuGraphCreate(&mut graph_handle, 0));
+        ok!(graph::cuGraphAddMemcpyNode(
+            &mut node,
+            graph_handle,
+            std::ptr::null(),
+            0,
+            first.as_ptr().cast(),
+            0
+        ));
+        ok!(graph_exec::cuGraphInstantiateWithFlags(&mut exec, graph_handle, 0));
+        let set = code!(graph_exec::cuGraphExecMemcpyNodeSetParams(exec, node, other.as_ptr().cast(), 0));
+        assert_eq!(set, code);
+        ok!(graph_exec::cuGraphLaunch(exec, s));
+        ok!(stream::cuStreamSynchronize(s));
+        assert_eq!(*std::hint::black_box(&back), [if code == 0 { 8 } else { 7 }; 8]);
+        ok!(graph_exec::cuGraphExecDestroy(exec));
+        ok!(graph::cuGraphDestroy(graph_handle));
+    }
+    ok!(memory::cuMemFree_v2(at));
 }
 
 #[test]

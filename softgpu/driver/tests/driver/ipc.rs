@@ -54,7 +54,7 @@ fn child(handles: &str) {
     ok!(memset::cuMemsetD32_v2(large + 8, 0x44, 1));
     assert_eq!(code!(memset::cuMemsetD8_v2(small, 0, 513)), INVALID_VALUE, "the neighbour is not shared");
     assert_eq!(code!(memory::cuMemFree_v2(small)), INVALID_VALUE, "not this process's");
-    assert_eq!(code!(ipc::cuIpcOpenMemHandle_v2(&mut freed, handles[2], 1)), INVALID_HANDLE);
+    assert_eq!(code!(ipc::cuIpcOpenMemHandle_v2(&mut freed, handles[2], 1)), INVALID_VALUE);
     assert_eq!(code!(ipc::cuIpcOpenMemHandle_v2(&mut freed, handles[0], 0)), INVALID_VALUE, "flags");
     ok!(ipc::cuIpcCloseMemHandle(small));
     assert_eq!(word(small + 4), 0x33, "still open once");

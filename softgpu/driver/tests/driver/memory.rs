@@ -188,6 +188,24 @@ fn physical_memory_is_mapped_where_it_is_asked_for() {
 }
 
 #[test]
+fn memory_of_the_host_is_that_of_a_node() {
+    primary();
+    // The host, a node, the calling thread's node; without handles, and with descriptors.
+    for (location, handle_types, code) in
+        [(2, 0, 0), (2, 1, INVALID_VALUE), (3, 0, 0), (3, 1, 0), (4, 0, INVALID_VALUE), (4, 1, INVALID_VALUE)]
+    {
+        let (asked, mut found, mut handle) = ([1 | handle_types << 32, location, 0, 0], [0u64; 4], 0);
+        let made = code!(vmm::cuMemCreate(&mut handle, GRANULE, asked.as_ptr().cast(), 0));
+        assert_eq!(made, code, "{location} {handle_types}");
+        if made == 0 {
+            ok!(vmm::cuMemGetAllocationPropertiesFromHandle(found.as_mut_ptr().cast(), handle));
+            assert_eq!(found[..2], [asked[0], 3]);
+            ok!(vmm::cuMemRelease(handle));
+        }
+    }
+}
+
+#[test]
 fn pools_allocate_in_stream_order() {
     in_own_process("memory::pools_allocate_in_stream_order", || {
         primary();

@@ -180,6 +180,8 @@ fn a_stream_waits_for_a_word_in_memory() {
     ok!(stream::cuStreamSynchronize(handle));
     assert_eq!(code!(stream::cuStreamWaitValue32_v2(handle, 0x10, 5, 0)), INVALID_VALUE);
     assert_eq!(code!(stream::cuStreamWriteValue32_v2(handle, at + 2, 5, 0)), INVALID_VALUE);
+    assert_eq!(code!(stream::cuStreamWriteValue32_v2(handle, at, 5, 1)), INVALID_VALUE, "without a barrier");
+    assert_eq!(code!(stream::cuStreamWriteValue64_v2(handle, at, 5, 1)), INVALID_VALUE);
 }
 
 #[test]

@@ -228,15 +228,14 @@ fn objects_answer_with_what_made_them() {
     let array = create([16, 16, 0], U8, 1, SURFACE);
     let (resource, described) = (resource(0, &[array]), description(BORDER, LINEAR, NORMALIZED));
     let object = texture(&resource, &described);
-    let (mut found, mut shape, mut view) = ([1u64; 18], [0u32; 26], [0u64; 16]);
+    let (mut found, mut shape, mut view) = ([1u64; 18], [0u32; 26], [9u64; 16]);
     ok!(texture::cuTexObjectGetResourceDesc(found.as_mut_ptr().cast(), object));
     ok!(texture::cuTexObjectGetTextureDesc(shape.as_mut_ptr().cast(), object));
-    assert_eq!((found[1], shape), (array, described));
-    assert_eq!(
-        code!(texture::cuTexObjectGetResourceViewDesc(view.as_mut_ptr().cast(), object)),
-        INVALID_VALUE,
-        "there is no view"
-    );
+    let mut told = described;
+    told[10..14].fill(0);
+    assert_eq!((found[1], shape), (array, told), "all but the border's colour");
+    ok!(texture::cuTexObjectGetResourceViewDesc(view.as_mut_ptr().cast(), object));
+    assert_eq!(view[..14], [0; 14], "there is no view");
     let surface = surface(array);
     found = [1; 18];
     ok!(texture::cuSurfObjectGetResourceDesc(found.as_mut_ptr().cast(), surface));
@@ -290,17 +289,17 @@ fn bad_objects_are_refused() {
         ("unaligned", resource(2, &[at + 16, float4, 4096]), plain, INVALID_VALUE),
         ("no element", resource(2, &[at, float4, 15]), plain, INVALID_VALUE),
         ("too many elements", resource(2, &[at, int1, (268_435_456 + 1) * 4]), plain, INVALID_VALUE),
-        ("beyond the allocation", resource(2, &[at, int1, 3 << 20]), plain, INVALID_VALUE),
         ("no such memory", resource(2, &[0x1000, int1, 64]), plain, INVALID_VALUE),
         ("three channels", resource(2, &[at, u64::from(FLOAT) | 3 << 32, 64]), plain, INVALID_VALUE),
         ("pitch of 48", resource(3, &[at, int1, 8, 8, 48]), plain, INVALID_VALUE),
-        ("narrow pitch", resource(3, &[at, int1, 16, 8, 32]), plain, INVALID_VALUE),
-        ("no rows", resource(3, &[at, int1, 16, 0, 64]), plain, INVALID_VALUE),
+        ("too wide", resource(3, &[at, int1, 131_073, 8, 64]), plain, INVALID_VALUE),
+        ("too long a pitch", resource(3, &[at, int1, 16, 8, 1 << 22]), plain, INVALID_VALUE),
         ("too high", resource(3, &[at, int1, 1, 65_001, 32]), plain, INVALID_VALUE),
-        ("beyond the rows", resource(3, &[at, int1, 16, 20_000, 64]), plain, INVALID_VALUE),
     ] {
         assert_eq!(refused(&resource, &description), expected, "{what}");
     }
+    let overlapping = texture(&resource(3, &[at, int1, 16, 8, 32]), &plain);
+    ok!(texture::cuTexObjectDestroy(overlapping));
     let create_surface = |resource: &[u64; 18]| {
         let mut object = 0;
         code!(texture::cuSurfObjectCreate(&mut object, resource.as_ptr().cast()))
@@ -342,6 +341,50 @@ fn a_destroyed_object_is_an_illegal_address() {
         assert_eq!(outcome(object), 0);
         ok!(texture::cuTexObjectDestroy(object));
         assert_eq!(outcome(object), 700);
+    });
+}
+
+/// What a kernel makes of an object over this part of a megabyte.
+fn outcome_over(kind: u64, shape: impl Fn(u64) -> Vec<u64>) -> u32 {
+    let mut at = 0;
+    primary();
+    ok!(memory::cuMemAlloc_v2(&mut at, 1 << 20));
+    outcome(texture(&resource(kind, &shape(at)), &description(CLAMP, 0, 0)))
+}
+
+const FLOAT4: u64 = FLOAT as u64 | 4 << 32;
+
+#[test]
+fn texels_beyond_the_memory_are_an_illegal_address() {
+    in_own_process("textures::texels_beyond_the_memory_are_an_illegal_address", || {
+        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 16, 4096, 256]), 0);
+        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 131_072, 16_384, 32_768]), 700);
+    });
+}
+
+#[test]
+fn an_image_without_rows_is_an_illegal_address() {
+    in_own_process("textures::an_image_without_rows_is_an_illegal_address", || {
+        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 16, 0, 256]), 700);
+    });
+}
+
+#[test]
+fn elements_beyond_the_memory_are_an_illegal_address() {
+    in_own_process("textures::elements_beyond_the_memory_are_an_illegal_address", || {
+        primary();
+        let (mut at, mut order, mut count) = (0, 0, 1i32);
+        ok!(memory::cuMemAlloc_v2(&mut at, 4096));
+        ok!(memory::cuMemAlloc_v2(&mut order, 4));
+        ok!(copy::cuMemcpyHtoD_v2(order, (&raw const count) as u64, 4));
+        let shape = u64::from(S32) | 1 << 32;
+        let mut object = texture(&resource(2, &[at, shape, 64 << 20]), &description(CLAMP, 0, 0));
+        let (_, pick) = kernel(PTX, "pick");
+        let mut values =
+            [param(&mut object), param(&mut order.clone()), param(&mut order), param(&mut count)];
+        let null = std::ptr::null_mut();
+        ok!(launch::cuLaunchKernel(pick, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), null));
+        assert_eq!(code!(context::cuCtxSynchronize()), 700);
     });
 }
 
