@@ -10,7 +10,7 @@ use super::staging::{self, CHUNK_BYTES, Chunk};
 use super::{Place, Wait, count, kind, wire};
 use crate::ops::array;
 use crate::ops::memory::sidecar;
-use crate::ops::{capture, context, stream};
+use crate::ops::{capture, context, global, stream};
 use crate::outcome::Outcome;
 use crate::result::CuResult;
 use crate::session::Session;
@@ -202,6 +202,8 @@ pub fn by_offset(dst: Linear, src: Linear, bytes: usize, stream: u64, wait: Wait
     let run = || {
         context::check()?;
         if capture::captures(stream) {
+            let device = |end| if let Linear::Device(address) = end { address } else { 0 };
+            global::introduce([device(dst), device(src)]);
             return Ok(capture::PASS);
         }
         for end in [src, dst] {

@@ -97,8 +97,13 @@ fn run<L: AsRef<[Operation]>>(stream: u64, operations: impl FnOnce() -> Result<L
         }
         let stream = find(stream)?;
         for &Operation { kind, flags, address, value } in operations.as_ref() {
-            let operation = kind.into();
-            session.send(&StreamValue { stream: stream.wire(), address, value, flags, operation }, &[])?;
+            let record = StreamValue { stream: stream.wire(), address, value, flags, operation: kind.into() };
+            // Whether a device writes without a barrier, its driver knows.
+            if flags != 0 && matches!(kind, MemOpKind::WriteValue32 | MemOpKind::WriteValue64) {
+                session.ask(&record, &[])?;
+            } else {
+                session.send(&record, &[])?;
+            }
         }
         stream.touch();
         Ok(())

@@ -37,13 +37,18 @@ unsafe fn instantiate(out: *mut u64, graph: u64, flags: u64) -> Result {
 fn set(exec: u64, node: u64, work: Result<Work>) -> Result {
     let node = executable::find(exec)?.node_of(node)?;
     let work = work?;
-    // As documented, only copies of one dimension are exchanged, and only for such.
-    if is_flat(&node.work()) && is_flat(&work) { node.set_work(work) } else { Err(Error::INVALID_VALUE) }
+    if let (Work::Copy(before), Work::Copy(copy)) = (node.work(), &work)
+        && before != *copy
+        && !(is_flat(&before) && is_flat(copy))
+    {
+        // As documented, only copies of one dimension are exchanged, and only for such. Hardware takes one that changes nothing.
+        return Err(Error::INVALID_VALUE);
+    }
+    node.set_work(work)
 }
 
-/// False for a copy of several rows or slices.
-fn is_flat(work: &Work) -> bool {
-    !matches!(work, Work::Copy(copy) if copy.height > 1 || copy.depth > 1)
+fn is_flat(copy: &Memcpy3d) -> bool {
+    copy.height <= 1 && copy.depth <= 1
 }
 
 /// # Safety
