@@ -160,7 +160,6 @@ fn objects_and_references_name_the_programs_own() {
         ("an array that does not exist", resource(0, &[OWN]), INVALID_HANDLE),
         ("a mipmapped array that does not exist", resource(1, &[16]), INVALID_HANDLE),
         ("the executor's own memory", resource(2, &[OWN, bytes, 64]), INVALID_VALUE),
-        ("more than is shared", resource(2, &[HOST_ARENA_BASE, bytes, BLOCK + 1]), INVALID_VALUE),
         ("a size that wraps", resource(2, &[DEVICE_ARENA_BASE, bytes, u64::MAX]), INVALID_VALUE),
         ("rows of the executor's own", resource(3, &[OWN, bytes, 64, 2, 512]), INVALID_VALUE),
         ("rows that wrap", resource(3, &[HOST_ARENA_BASE, bytes, 64, u64::MAX, u64::MAX]), INVALID_VALUE),

@@ -77,7 +77,7 @@ fn only_a_true_handle_opens_memory() {
     for index in 0..16 {
         let mut forged = true_one;
         forged.token[index] ^= 0x40;
-        assert_eq!(open(&opener, forged, BASE, 2), Err(INVALID_HANDLE));
+        assert_eq!(open(&opener, forged, BASE, 2), Err(INVALID_VALUE));
     }
     let place = |place| IpcMemory { place, ..true_one };
     let larger = IpcPlace { slab_bytes: 2 * PAGE, ..true_one.place };
@@ -98,9 +98,9 @@ fn only_a_true_handle_opens_memory() {
     assert_eq!(close(&opener, BASE + PAGE), invalid);
 
     let withdraw = |client| ask(client, IpcRequest::Withdraw { token: true_one.token });
-    assert_eq!(withdraw(&opener), Err(INVALID_HANDLE), "not theirs");
+    assert_eq!(withdraw(&opener), Err(INVALID_VALUE), "not theirs");
     assert_eq!(withdraw(&exporter), Ok(Reply::Done));
-    assert_eq!(open(&opener, true_one, BASE + PAGE, 5), Err(INVALID_HANDLE), "freed");
+    assert_eq!(open(&opener, true_one, BASE + PAGE, 5), Err(INVALID_VALUE), "freed");
     assert!(exporter.is_served() && opener.is_served());
 }
 
@@ -116,7 +116,7 @@ fn offers_end_with_their_program() {
     drop(exporter);
     let gone = || sidecar.executors().len() < executors.len();
     assert!(lightos_tests::wait_until(Duration::from_secs(5), gone));
-    let withdrawn = || open(&opener, offered, BASE + PAGE, 2) == Err(INVALID_HANDLE);
+    let withdrawn = || open(&opener, offered, BASE + PAGE, 2) == Err(INVALID_VALUE);
     assert!(lightos_tests::wait_until(Duration::from_secs(5), withdrawn));
     assert_eq!(ask(&opener, IpcRequest::Close { address: BASE }), Ok(Reply::Done), "what is open stays");
 }
