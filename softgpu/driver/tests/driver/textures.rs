@@ -315,11 +315,11 @@ fn bad_objects_are_refused() {
 
 /// What the context says after `scale` has read one texel through `object`.
 fn outcome(mut object: u64) -> u32 {
-    let (mut out, mut one, mut step) = (0, 1i32, 1f32);
+    let (mut out, mut width, mut height, mut step) = (0, 1i32, 1i32, 1f32);
     ok!(memory::cuMemAlloc_v2(&mut out, 16));
     let (_, scale) = kernel(PTX, "scale");
     let mut values =
-        [param(&mut object), param(&mut out), param(&mut one), param(&mut one.clone()), param(&mut step)];
+        [param(&mut object), param(&mut out), param(&mut width), param(&mut height), param(&mut step)];
     ok!(launch::cuLaunchKernel(scale, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), std::ptr::null_mut()));
     code!(context::cuCtxSynchronize())
 }
@@ -378,10 +378,10 @@ fn elements_beyond_the_memory_are_an_illegal_address() {
         ok!(memory::cuMemAlloc_v2(&mut order, 4));
         ok!(copy::cuMemcpyHtoD_v2(order, (&raw const count) as u64, 4));
         let shape = u64::from(S32) | 1 << 32;
+        let mut picked = order;
         let mut object = texture(&resource(2, &[at, shape, 64 << 20]), &description(CLAMP, 0, 0));
         let (_, pick) = kernel(PTX, "pick");
-        let mut values =
-            [param(&mut object), param(&mut order.clone()), param(&mut order), param(&mut count)];
+        let mut values = [param(&mut object), param(&mut order), param(&mut picked), param(&mut count)];
         let null = std::ptr::null_mut();
         ok!(launch::cuLaunchKernel(pick, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), null));
         assert_eq!(code!(context::cuCtxSynchronize()), 700);
