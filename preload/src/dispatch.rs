@@ -8,7 +8,8 @@
 //! - it is one of several ranks, as their launchers say in the environment;
 //! - NCCL resolves the driver's functions;
 //! - it makes a context on a second device;
-//! - it calls a refused function that shares memory between devices or processes.
+//! - it calls a refused function that shares memory between devices or processes, or loads an image with managed variables;
+//! - it asks CUPTI for records of the device, which CUPTI sees in the program's own process only.
 
 pub mod local;
 
@@ -33,6 +34,9 @@ static OPEN: AtomicBool = AtomicBool::new(false);
 /// Set once NCCL was seen to resolve the driver's functions.
 static NCCL: AtomicBool = AtomicBool::new(false);
 
+/// Set once CUPTI was asked for records of the device.
+static PROFILED: AtomicBool = AtomicBool::new(false);
+
 /// Variables by which launchers tell a rank how many there are: torchrun and most others, Open MPI, MPICH and its kin, Slurm's srun.
 const RANK_COUNTS: [&str; 4] = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
@@ -54,7 +58,7 @@ pub fn start() -> Result<(), CuResult> {
         }
         let begun = match settings.dispatch {
             Wish::Local => local::begin(),
-            Wish::Auto if is_one_of_several_ranks() => local::begin(),
+            Wish::Auto if is_one_of_several_ranks() || PROFILED.load(Relaxed) => local::begin(),
             Wish::Auto => session::begin().inspect(|()| OPEN.store(true, Relaxed)),
             Wish::Sidecar => session::begin(),
         };
@@ -68,6 +72,9 @@ pub fn start() -> Result<(), CuResult> {
                 State::Native
             }
         };
+        if PROFILED.load(Relaxed) {
+            advise_profiler();
+        }
     }
     match *state {
         State::Native if settings.require => Err(CuResult::SYSTEM_NOT_READY),
@@ -92,7 +99,7 @@ pub fn settle() {
 /// Before a call of a program whose choice is open. True when the call, and all that follow, are the local driver's.
 #[cold]
 pub fn revise() -> bool {
-    NCCL.load(Relaxed) && go_local()
+    (NCCL.load(Relaxed) || PROFILED.load(Relaxed)) && go_local()
 }
 
 /// The program makes a context on `device`.
@@ -104,14 +111,34 @@ pub fn uses_device(device: i32) {
 
 /// The program calls a function that `sidecar` refuses. True when the call is the local driver's.
 pub fn meets_refusal(reason: Reason, function: &CStr) -> bool {
-    if !matches!(reason, Reason::Peer | Reason::Ipc | Reason::Multicast | Reason::OtherDevice) {
-        return false;
-    }
+    let what = match reason {
+        Reason::Peer | Reason::Ipc | Reason::Multicast | Reason::OtherDevice => "",
+        Reason::ManagedVariables => " with managed variables",
+        _ => return false,
+    };
     let left = go_local();
     if !left {
-        advise(&function.to_string_lossy());
+        advise(&format!("{}{what}", function.to_string_lossy()));
     }
     left
+}
+
+/// The program asks CUPTI for records of the device. A choice that is open falls with the next call of the driver.
+pub fn meets_profiler() {
+    PROFILED.store(true, Relaxed);
+    advise_profiler();
+}
+
+/// Says once why a profile of a program with an executor has no kernels.
+fn advise_profiler() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let Some(session) = session::session().filter(|_| !is_open()) else { return };
+    session.pages().counters().count_reason(Reason::Profiler as usize);
+    if !SAID.swap(true, Relaxed) {
+        life::warn(
+            "CUPTI sees no kernels of this program, because they run in LightOS's executor; run it with LIGHTOS_DISPATCH=local to profile it",
+        );
+    }
 }
 
 /// A look-up of a driver function by the code at `caller`. Runs inside the resolver: no allocation, no lock of ours.

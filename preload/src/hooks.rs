@@ -33,6 +33,7 @@
 use crate::{guard::When, real::Slot};
 use std::ffi::{CStr, c_void};
 
+pub mod cupti;
 pub mod local;
 pub mod refuse;
 pub mod unknown;

@@ -1,9 +1,13 @@
-//! How long a code image is. The loading functions take a pointer without a size.
+//! How long a code image is: the loading functions take a pointer without a size. What it declares is read in [`managed`].
 //!
 //! A cubin is an ELF file: its tables say where its last byte is. A fat binary states its size, and a compiler's wrapper
 //! points at one. Anything else that begins like text is PTX and ends with a NUL.
 
+mod managed;
+
 use std::ffi::{CStr, c_char};
+
+pub use managed::declares_managed;
 
 /// `__fatBinC_Wrapper_t::magic`.
 const WRAPPER_MAGIC: u32 = 0x4662_43b1;

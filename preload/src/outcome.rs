@@ -72,9 +72,10 @@ reasons! {
     Interop,
     /// Memory shared with processes outside of LightOS by CUDA IPC handles, memory pools shared by handles, memory as a DMA buffer.
     Ipc,
-    /// Managed (unified) memory: as variables of a module refused, as allocations served by pinned memory of the host, whose pages do not
-    /// migrate.
+    /// Managed (unified) memory, served by pinned memory of the host, whose pages do not migrate.
     ManagedMemory,
+    /// An image that declares managed variables: the driver of the process that loads it chooses their address.
+    ManagedVariables,
     /// Atomic reductions in batched memory operations, decompression.
     Batch,
     /// Green contexts and device resource splits.
@@ -110,6 +111,8 @@ reasons! {
     /// Access of the device to registered memory that cannot become shared where it lies (of a file, the heap, not at the start of a page);
     /// copies of it are carried.
     HostRegister,
+    /// CUPTI was asked for what the device does, which it sees in the program's own process only.
+    Profiler,
 }
 
 const _: () = assert!(Reason::NAMES.len() <= 256, "the reason counters hold 256 rows");

@@ -1,12 +1,12 @@
 //! How a program finds symbols: the filter behind the `dlsym` and `dlvsym` trampolines, and the real functions of the loader.
 //!
 //! Runs in every look-up of every program, from the first one on (before malloc is ready, inside other libraries'
-//! constructors): names other than `cu` + upper case leave after three bytes, and nothing here allocates, takes a lock of ours
-//! or logs.
+//! constructors): names other than `cu` + upper case and `cup`, as CUPTI's begin, leave after three bytes, and nothing here
+//! allocates, takes a lock of ours or logs.
 
 use crate::{
     dispatch, elf,
-    hooks::{self, Class, Hook, unknown},
+    hooks::{self, Class, Hook, cupti, unknown},
     life, real,
     trampoline::Verdict,
 };
@@ -73,6 +73,45 @@ pub fn real_symbol(handle: *mut c_void, name: &CStr) -> *const c_void {
     }
 }
 
+/// The definition behind ours that `caller` reaches: one of the global scope, or of the libraries that its own was linked with.
+pub fn behind(name: &CStr, caller: *const c_void) -> *const c_void {
+    let next = || real_symbol(libc::RTLD_NEXT, name);
+    let found = next();
+    let Some(library) = library_of(caller).filter(|library| found.is_null() && !library.name.is_null())
+    else {
+        return found;
+    };
+    // SAFETY: only finds a library that is loaded; the name is a C string that the loader keeps.
+    let handle = unsafe { libc::dlopen(library.name, libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+    let found = if handle.is_null() {
+        std::ptr::null()
+    } else {
+        let found = real_symbol(handle, name);
+        // SAFETY: the handle of above. The library, whose code is calling, stays loaded.
+        unsafe { libc::dlclose(handle) };
+        found
+    };
+    // The handle of the program itself stands for the global scope, whose only definition is ours.
+    let is_theirs = library_of(found).is_some_and(|owner| Some(owner.base) != ours());
+    // Nothing is what the loader says once more, so that `dlerror` tells.
+    if is_theirs { found } else { next() }
+}
+
+/// As [`behind`], but where the caller is not known, the first that is loaded.
+pub fn behind_or_any(name: &CStr, caller: *const c_void) -> *const c_void {
+    match behind(name, caller) {
+        found if found.is_null() => {
+            elf::next_definition(name, None).address.map_or(found, |address| address as *const c_void)
+        }
+        found => found,
+    }
+}
+
+/// Load address of this library.
+fn ours() -> Option<usize> {
+    library_of(ours as *const c_void).map(|library| library.base)
+}
+
 /// Filter of the `dlsym` trampoline; `caller` is the address that the call returns to.
 pub extern "C" fn dlsym_verdict(handle: *mut c_void, name: *const c_char, caller: *const c_void) -> Verdict {
     let target = DLSYM.address();
@@ -103,7 +142,11 @@ fn verdict(
     target: usize,
 ) -> Verdict {
     let native = Verdict { answer: 0, target };
-    let Some(name) = driver_name(name).filter(|_| target != 0) else { return native };
+    let Some(name) = cuda_name(name).filter(|_| target != 0) else { return native };
+    if name.to_bytes()[2] == b'p' {
+        return cupti::position(name)
+            .map_or(native, |function| profiling(function, name, handle, caller, find, target));
+    }
     dispatch::notice_caller(caller);
     match hooks::classify(name.to_bytes()) {
         Class::Hook(hook) => hooked(hook, handle, caller, find, target),
@@ -119,16 +162,39 @@ fn verdict(
     }
 }
 
-/// The name, if it can be a driver function's: three bytes decide for nearly every look-up of a process.
-fn driver_name<'a>(name: *const c_char) -> Option<&'a CStr> {
+/// The name, if it can be a function's of the driver or of CUPTI: three bytes decide for nearly every look-up of a process.
+fn cuda_name<'a>(name: *const c_char) -> Option<&'a CStr> {
     if name.is_null() {
         return None;
     }
     let bytes = name.cast::<u8>();
     // SAFETY: the name is a C string; `&&` reads a byte only when the one before was not NUL.
-    let driver = unsafe { *bytes == b'c' && *bytes.add(1) == b'u' && (*bytes.add(2)).is_ascii_uppercase() };
+    let is_cuda = unsafe {
+        *bytes == b'c'
+            && *bytes.add(1) == b'u'
+            && (*bytes.add(2) == b'p' || (*bytes.add(2)).is_ascii_uppercase())
+    };
     // SAFETY: a C string of the program, used during its call only.
-    driver.then(|| unsafe { CStr::from_ptr(name) })
+    is_cuda.then(|| unsafe { CStr::from_ptr(name) })
+}
+
+/// Finds a function of CUPTI natively and decides what the program gets.
+fn profiling(
+    function: usize,
+    name: &CStr,
+    handle: *mut c_void,
+    caller: *const c_void,
+    find: impl Fn(*mut c_void) -> *mut c_void,
+    target: usize,
+) -> Verdict {
+    let found = if handle != libc::RTLD_NEXT {
+        Some(find(handle).cast_const())
+    } else if elf::next_definition(name, library_of(caller).map(|library| library.base)).passed_ours {
+        None
+    } else {
+        return Verdict { answer: 0, target };
+    };
+    Verdict { answer: cupti::answer(function, found, caller) as usize, target: 0 }
 }
 
 /// Finds a hooked name natively and decides what the program gets.

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "shim/bystanders.rs"]
 mod bystanders;
+#[path = "shim/cupti.rs"]
+mod cupti;
 #[path = "shim/exports.rs"]
 mod exports;
 #[path = "shim/lookup.rs"]

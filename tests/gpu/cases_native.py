@@ -127,7 +127,7 @@ def threads():
     return program("threads")
 
 
-@case(once=True)
+@case(once=True, may_refuse=True)
 def managed():
     """Managed memory, a managed variable, advice and prefetching"""
     return program("managed")

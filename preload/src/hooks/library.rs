@@ -4,7 +4,7 @@ use super::hooks;
 use crate::edge::Out;
 use crate::ops::function::{Image, enumerated, found_kernel, function_of};
 use crate::ops::global::absent;
-use crate::ops::module::{Options, Source, load, of_library, unload};
+use crate::ops::module::{Options, Source, load, managed_variable, of_library, unload};
 use std::ffi::{c_char, c_void};
 
 hooks! {
@@ -36,7 +36,7 @@ hooks! {
         || real::cuLibraryEnumerateKernels(kernels, count, library),
     );
     fn cuLibraryGetManaged(address: *mut u64, bytes: *mut usize, library: u64, name: *const c_char)
-        => absent(real::cuLibraryGetManaged(address, bytes, library, name));
+        => managed_variable(real::cuLibraryGetManaged(address, bytes, library, name));
     fn cuLibraryGetUnifiedFunction(address: *mut *mut c_void, library: u64, symbol: *const c_char)
         => absent(real::cuLibraryGetUnifiedFunction(address, library, symbol));
     fn cuKernelGetFunction(out: *mut u64, kernel: u64)

@@ -13,6 +13,7 @@ use crate::session::{self, Session, session};
 use crate::{image, mapped};
 use lightos_protocol::request::{ModuleRequest, Request};
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -87,48 +88,44 @@ pub unsafe fn load(
         local(&mut handle).ok()?;
         let image = Image { handle, is_library };
         // SAFETY: the local driver has accepted the source.
-        let announced = unsafe { announce(session, image, source, options) };
-        if let Err(error) = announced {
+        let outcome = unsafe { contents(source) }.and_then(|bytes| match bytes {
+            Some(bytes) if image::declares_managed(&bytes) => Ok(Outcome::Refuse(Reason::ManagedVariables)),
+            Some(bytes) => announce(session, image, &bytes, options).map(|()| Outcome::Done),
+            // Of a kind that this build does not know: its functions are refused when they are used.
+            None => Ok(Outcome::Done),
+        });
+        if outcome == Ok(Outcome::Done) {
+            out.put(handle);
+        } else {
             unload(handle);
-            return Err(error);
         }
-        out.put(handle);
-        Ok(())
+        outcome
     };
     run().into()
 }
 
+/// The image itself.
+///
 /// # Safety
-/// The local driver has accepted the source.
-unsafe fn announce(
-    session: &Session,
-    image: Image,
-    source: Source,
-    options: Options,
-) -> Result<(), CuResult> {
+/// The local driver has accepted the source, whose bytes outlive `'a`.
+unsafe fn contents<'a>(source: Source) -> Result<Option<Cow<'a, [u8]>>, CuResult> {
     match source {
-        Source::Memory(address) => {
-            // SAFETY: as the caller vouches.
-            match unsafe { image::bytes(address.cast()) } {
-                Some(bytes) => send_memory(session, image, bytes, options),
-                // Of a kind that this build does not know: its functions are refused when they are used.
-                None => Ok(()),
-            }
-        }
+        // SAFETY: as the caller vouches.
+        Source::Memory(address) => Ok(unsafe { image::bytes(address.cast()) }.map(Cow::Borrowed)),
         Source::File(path) => {
             // SAFETY: as the caller vouches, a C string.
             let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
             let mut bytes = std::fs::read(path).map_err(|_| CuResult::FILE_NOT_FOUND)?;
             // PTX in a file has no NUL; behind a binary one more byte does no harm.
             bytes.push(0);
-            send(session, image, &bytes, options)
+            Ok(Some(Cow::Owned(bytes)))
         }
     }
 }
 
 /// Large images that lie in a file travel as that file: nothing is copied, and of hundreds of megabytes in a library only those are read
 /// that the executor's driver looks at.
-fn send_memory(session: &Session, image: Image, bytes: &[u8], options: Options) -> Result<(), CuResult> {
+fn announce(session: &Session, image: Image, bytes: &[u8], options: Options) -> Result<(), CuResult> {
     /// Below this, copying is cheaper than looking for the file.
     const LARGE_BYTES: usize = 64 << 10;
     let mapped = if bytes.len() > LARGE_BYTES { mapped::find(bytes) } else { None };
@@ -245,6 +242,14 @@ pub fn of_library(out: Out<u64>, library: u64, local: impl FnOnce(*mut u64) -> C
         Ok(())
     };
     run().into()
+}
+
+/// cuLibraryGetManaged: what the local driver has not, it says. That it has one is learnt here only of an image that could not be read.
+pub fn managed_variable(local: CuResult) -> Outcome {
+    match local {
+        CuResult::SUCCESS => Outcome::Refuse(Reason::ManagedVariables),
+        error => Outcome::Fail(error),
+    }
 }
 
 /// cuModuleUnload and cuLibraryUnload. The executor's driver may wait for the device when it unloads, so the program waits first.

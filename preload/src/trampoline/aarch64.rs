@@ -3,7 +3,10 @@
 //! The link register holds the caller's return address: it is saved around the call of the filter and restored before the
 //! jump. x16 (ip0) is free for the jump target, as for any veneer.
 
-use crate::{hooks::refuse::refusal_verdict, resolver};
+use crate::{
+    hooks::{cupti::notice_verdict, refuse::refusal_verdict},
+    resolver,
+};
 use std::{
     arch::naked_asm,
     ffi::{c_char, c_void},
@@ -134,3 +137,59 @@ macro_rules! refusal {
     };
 }
 pub(crate) use refusal;
+
+/// Common part of all noticed functions, which have at most three arguments: w17 holds the row. Tells of the call, then runs it.
+///
+/// # Safety
+/// Entered by a jump from a [`noticed`] entry point or a [`notice`] stub only.
+#[unsafe(naked)]
+pub unsafe extern "C" fn notice_and_jump() {
+    naked_asm!(
+        "stp x29, x30, [sp, #-48]!",
+        "mov x29, sp",
+        "stp x0, x1, [sp, #16]",
+        "str x2, [sp, #32]",
+        "mov x3, x30",
+        "mov x2, x1",
+        "mov x1, x0",
+        "mov w0, w17",
+        "bl {tell}",
+        "mov x16, x1",
+        "mov x9, x0",
+        "ldp x0, x1, [sp, #16]",
+        "ldr x2, [sp, #32]",
+        "ldp x29, x30, [sp], #48",
+        "cbz x16, 2f",
+        "br x16",
+        "2:",
+        "mov x0, x9",
+        "ret",
+        tell = sym notice_verdict,
+    )
+}
+
+/// Stub of a noticed function that the program has looked up, by its row.
+///
+/// # Safety
+/// As the function that it stands for.
+#[unsafe(naked)]
+pub unsafe extern "C" fn notice<const ROW: u32>() {
+    naked_asm!("mov w17, {row}", "b {common}", row = const ROW, common = sym notice_and_jump)
+}
+
+/// Defines the exported entry point of a noticed function: its row, then the common part.
+macro_rules! noticed {
+    ($name:ident, $row:expr) => {
+        #[unsafe(naked)]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name() {
+            ::std::arch::naked_asm!(
+                "mov w17, {row}",
+                "b {common}",
+                row = const $row,
+                common = sym $crate::trampoline::notice_and_jump,
+            )
+        }
+    };
+}
+pub(crate) use noticed;

@@ -3,7 +3,10 @@
 //! The return address tells the filter who calls. At entry the stack is 8 bytes off a 16-byte boundary; every path here keeps calls aligned and leaves the return address
 //! where the caller put it.
 
-use crate::{hooks::refuse::refusal_verdict, resolver};
+use crate::{
+    hooks::{cupti::notice_verdict, refuse::refusal_verdict},
+    resolver,
+};
 use std::{
     arch::naked_asm,
     ffi::{c_char, c_void},
@@ -141,3 +144,57 @@ macro_rules! refusal {
     };
 }
 pub(crate) use refusal;
+
+/// Common part of all noticed functions, which have at most three arguments: r11d holds the row. Tells of the call, then runs it.
+///
+/// # Safety
+/// Entered by a jump from a [`noticed`] entry point or a [`notice`] stub only.
+#[unsafe(naked)]
+pub unsafe extern "C" fn notice_and_jump() {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "mov rcx, [rsp + 24]",
+        "mov rdx, rsi",
+        "mov rsi, rdi",
+        "mov edi, r11d",
+        "call {tell}",
+        "mov r11, rdx",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "test r11, r11",
+        "jz 2f",
+        "jmp r11",
+        "2:",
+        "ret",
+        tell = sym notice_verdict,
+    )
+}
+
+/// Stub of a noticed function that the program has looked up, by its row.
+///
+/// # Safety
+/// As the function that it stands for.
+#[unsafe(naked)]
+pub unsafe extern "C" fn notice<const ROW: u32>() {
+    naked_asm!("mov r11d, {row}", "jmp {common}", row = const ROW, common = sym notice_and_jump)
+}
+
+/// Defines the exported entry point of a noticed function: its row, then the common part.
+macro_rules! noticed {
+    ($name:ident, $row:expr) => {
+        #[unsafe(naked)]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name() {
+            ::std::arch::naked_asm!(
+                "mov r11d, {row}",
+                "jmp {common}",
+                row = const $row,
+                common = sym $crate::trampoline::notice_and_jump,
+            )
+        }
+    };
+}
+pub(crate) use noticed;

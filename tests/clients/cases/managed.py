@@ -73,3 +73,25 @@ def managed_memory_errors(gpu: Session):
     gpu.synchronize()
     ok(driver.cuMemFree(address))
     return results
+
+
+@case
+def managed_variables(gpu: Session):
+    """Variables of a module at one address for both sides, changed by a kernel, read by a copy and, where they are managed memory, in place."""
+    module = gpu.module("""
+        __managed__ int counter = 5;
+        __managed__ float table[64];
+        extern "C" __global__ void bump() { atomicAdd(&counter, 1); table[threadIdx.x] += 0.5f * threadIdx.x; }
+    """)
+    gpu.launch(ok(driver.cuModuleGetFunction(module, b"bump")), (1,), (32,))
+    gpu.synchronize()
+    results = {}
+    for name, dtype, want in ((b"counter", np.int32, [5 + 32]), (b"table", np.float32, [0.5 * i for i in range(32)] + [0] * 32)):
+        address, nbytes = ok(driver.cuModuleGetGlobal(module, name))
+        want = np.array(want, dtype)
+        results[name.decode()] = check(gpu.download(int(address), len(want), dtype), want)
+        assert int(nbytes) == want.nbytes
+        if ok(driver.cuPointerGetAttribute(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_IS_MANAGED, address)):
+            check(view(int(address), len(want), dtype).copy(), want)
+    ok(driver.cuModuleUnload(module))
+    return results
