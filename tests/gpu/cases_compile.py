@@ -277,7 +277,9 @@ def memory_snapshot():
     need_gpu()
 
     def step():
-        gc.collect()  # what earlier cases left is not freed meanwhile
+        # What earlier cases left is not freed meanwhile, nor what they used on other streams.
+        gc.collect()
+        torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.memory._record_memory_history(stacks="python", clear_history=True)
         kept = torch.zeros(1 << 20, device=DEVICE)

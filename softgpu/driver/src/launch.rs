@@ -23,7 +23,7 @@ const LAUNCH_COMPLETION_EVENT: u32 = 12;
 const LAST_ATTRIBUTE: u32 = 16;
 
 /// Most bytes of parameters that a launch may carry.
-const MAX_PARAM_BYTES: usize = 32_764;
+pub const MAX_PARAM_BYTES: usize = 32_764;
 /// Keys of the `extra` array.
 const EXTRA_END: usize = 0;
 const EXTRA_BUFFER: usize = 1;
@@ -131,7 +131,7 @@ fn check_shape(function: &Function, request: &Request) -> Result {
 fn check_event(handle: u64) -> Result {
     let event = event::find(handle)?;
     let fits = event.flags & (event::DISABLE_TIMING | event::INTERPROCESS) == event::DISABLE_TIMING;
-    if fits { Ok(()) } else { Err(Error::INVALID_VALUE) }
+    if fits { Ok(()) } else { Err(Error::NOT_SUPPORTED) }
 }
 
 unsafe fn pack(function: &Function, params: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>> {

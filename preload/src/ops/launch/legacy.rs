@@ -96,10 +96,13 @@ pub fn launch(function: u64, grid: [i32; 2], stream: u64) -> Outcome {
     // Nothing may go to the local driver, which has the same state and would run the kernel: the executor's judges, also a grid
     // without blocks.
     let [width, height] = grid.map(|size| size.max(0) as u32);
-    if let Err(unusable) = function::find(function) {
-        return unusable.into();
-    }
+    let known = match function::find(function) {
+        Ok(known) => known,
+        Err(unusable) => return unusable.into(),
+    };
     let State { block, shared_bytes, mut params } = states().get(&function).cloned().unwrap_or_default();
+    // The driver takes values that lie behind the function's parameters, and the function does not see them.
+    params.truncate(known.layout().bytes as usize);
     let mut bytes = params.len();
     // `CU_LAUNCH_PARAM_BUFFER_POINTER`, `_BUFFER_SIZE`, `_END`.
     let mut list: [*mut c_void; 5] = [

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::edge::{array, exports};
 use crate::error::{Error, Result};
-use crate::launch::Request;
+use crate::launch::{MAX_PARAM_BYTES, Request};
 use crate::{capture, function, stream};
 
 /// What the next launch of a function has.
@@ -28,17 +28,18 @@ fn change<T>(function: u64, change: impl FnOnce(&mut State) -> T) -> Result<T> {
 
 fn put(function: u64, offset: c_int, bytes: &[u8]) -> Result {
     let start = usize::try_from(offset).map_err(|_| Error::INVALID_VALUE)?;
-    if start + bytes.len() > function::find(function)?.info.param_bytes {
-        return Err(Error::INVALID_VALUE);
-    }
+    let end =
+        start.checked_add(bytes.len()).filter(|end| *end <= MAX_PARAM_BYTES).ok_or(Error::INVALID_VALUE)?;
     change(function, |state| {
-        state.params.resize(state.params.len().max(start + bytes.len()), 0);
-        state.params[start..start + bytes.len()].copy_from_slice(bytes);
+        state.params.resize(state.params.len().max(end), 0);
+        state.params[start..end].copy_from_slice(bytes);
     })
 }
 
 fn launch(function: u64, width: c_int, height: c_int, stream: u64) -> Result {
     let mut state = change(function, |state| state.clone())?;
+    // As hardware has it: values behind the parameters are taken, and the function does not see them.
+    state.params.truncate(function::find(function)?.info.param_bytes);
     // Graphs are younger than these calls and do not take them.
     capture::forbid_sync(&*stream::find(stream)?)?;
     let size = |size: c_int| u32::try_from(size).map_err(|_| Error::INVALID_VALUE);

@@ -134,6 +134,6 @@ exports! { TABLE:
     entry cuLibraryGetUnifiedFunction: (_function: *mut *mut c_void, library: u64, symbol: Text) {
         library::find(library)?;
         name(symbol)?;
-        Err(Error::NOT_FOUND)
+        Err(Error::INVALID_VALUE)
     }
 }
