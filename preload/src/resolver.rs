@@ -2,7 +2,7 @@
 //!
 //! Runs in every look-up of every program, from the first one on (before malloc is ready, inside other libraries'
 //! constructors): names other than `cu` + upper case and `cup`, as CUPTI's begin, leave after three bytes, and nothing here
-//! allocates, takes a lock of ours or logs.
+//! allocates, takes a lock of ours or logs (but for CUPTI's names, see [`behind`]).
 
 use crate::{
     dispatch, elf,
@@ -188,7 +188,11 @@ fn profiling(
     target: usize,
 ) -> Verdict {
     let found = if handle != libc::RTLD_NEXT {
-        Some(find(handle).cast_const())
+        match find(handle).cast_const() {
+            // Not from here; the caller's own scope may have it, and else the loader says why not.
+            found if found.is_null() => return Verdict { answer: 0, target },
+            found => Some(found),
+        }
     } else if elf::next_definition(name, library_of(caller).map(|library| library.base)).passed_ours {
         None
     } else {

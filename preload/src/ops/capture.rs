@@ -4,6 +4,7 @@
 //! Everybody else asks [`captures`] before forwarding; without any capture in the process that is one atomic load.
 
 use super::graph::memory;
+use super::stream::identity;
 use crate::{
     outcome::{Outcome, Reason},
     real,
@@ -19,6 +20,7 @@ static ORIGINS: Mutex<Vec<Origin>> = Mutex::new(Vec::new());
 
 #[derive(Clone, Copy, Debug)]
 struct Origin {
+    /// What [`identity`] says of it.
     stream: u64,
     /// 0 where the capture adds to a graph of the program's.
     graph: u64,
@@ -156,7 +158,7 @@ fn started(stream: u64, call: impl FnOnce() -> CuResult, graph: impl FnOnce() ->
     let result = call();
     if result == CuResult::SUCCESS {
         let graph = graph();
-        origins().push(Origin { stream, graph });
+        origins().push(Origin { stream: identity(stream), graph });
     } else {
         ACTIVE.fetch_sub(1, Relaxed);
     }
@@ -165,20 +167,34 @@ fn started(stream: u64, call: impl FnOnce() -> CuResult, graph: impl FnOnce() ->
 
 /// Runs the call that ends the capture of `stream`. An error may end it, too, and then there is no graph.
 pub fn end(stream: u64, call: impl FnOnce() -> CuResult) -> Outcome {
+    // Before the call: as soon as the local graph is gone, another thread may be given the same handle.
+    let nodes = graph_of(stream).map(memory::detach);
     let result = call();
-    if result == CuResult::SUCCESS {
+    let is_over = result == CuResult::SUCCESS || status(stream) == Ok(NONE);
+    if is_over {
         finish(stream);
-    } else if status(stream) == Ok(NONE) {
-        over(stream);
+    }
+    match nodes {
+        Some(nodes) if is_over && result != CuResult::SUCCESS => nodes.abandon(),
+        Some(nodes) => nodes.attach(),
+        None => {}
     }
     result.into()
 }
 
-/// The capture that began on `stream` is over without a graph: it failed, or the stream is gone.
+/// The stream goes, and with it a capture that began there.
 pub fn over(stream: u64) {
     if let Some(graph) = finish(stream) {
-        memory::graph_gone(graph);
+        memory::detach(graph).abandon();
     }
+}
+
+fn graph_of(stream: u64) -> Option<u64> {
+    if !active() {
+        return None;
+    }
+    let stream = identity(stream);
+    origins().iter().find(|origin| origin.stream == stream).map(|origin| origin.graph)
 }
 
 /// No capture that began on `stream` is under way any more; the graph that it was making.
@@ -186,6 +202,7 @@ fn finish(stream: u64) -> Option<u64> {
     if !active() {
         return None;
     }
+    let stream = identity(stream);
     let mut origins = origins();
     let at = origins.iter().position(|origin| origin.stream == stream)?;
     ACTIVE.fetch_sub(1, Relaxed);

@@ -60,12 +60,14 @@ pub fn absent(local: CuResult) -> Outcome {
     }
 }
 
-/// Has the local driver know the variables that a graph is about to name.
-pub fn introduce(addresses: [u64; 2]) {
-    if ANY.load(Relaxed) {
-        let mut claims = claims();
-        addresses.into_iter().for_each(|address| claims.introduce(address));
+/// Has the local driver know the variables that a graph is about to name; whether there are any.
+pub fn introduce(addresses: [u64; 2]) -> bool {
+    if !ANY.load(Relaxed) {
+        return false;
     }
+    let mut claims = claims();
+    let [first, second] = addresses.map(|address| claims.introduce(address));
+    first || second
 }
 
 /// The module or library is unloaded.
@@ -85,8 +87,11 @@ fn claims() -> MutexGuard<'static, Claims> {
     CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Without a registration the variable works everywhere but in copies and fills of graphs.
+/// Without a registration the variable works everywhere but in copies and fills of graphs. It takes as much memory of the host as the variable has.
 fn register(address: u64, bytes: u64) -> bool {
+    if host::available_bytes().is_some_and(|available| bytes > available) {
+        return false;
+    }
     // SAFETY: freshly mapped, and unregistered before it is unmapped.
     let call =
         || unsafe { real::cuMemHostRegister_v2(host::pointer(address), bytes as usize, REGISTER_FLAGS) };

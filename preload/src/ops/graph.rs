@@ -283,19 +283,24 @@ pub fn set_node(
             }
         }
         walk.finish()?;
-        match &node {
+        let names_variable = match &node {
             GraphNode::Memcpy(copy) => global::introduce([copy.src, copy.dst]),
             GraphNode::Memset { dst, .. } => global::introduce([*dst, 0]),
-            _ => {}
-        }
+            _ => false,
+        };
         local().ok()?;
         let graphs = std::mem::take(&mut walk.graphs);
         let request = match node {
             GraphNode::Child { .. } => GraphRequest::SetChild { exec, place, graphs },
             node => GraphRequest::SetNode { exec, place, node },
         };
-        // Not waited for: the local driver has judged the same change of the same graph, and XLA makes some before every launch.
-        session.cast(&Request::Graph(request))?;
+        // Not waited for: the local driver has judged the same change of the same graph, and XLA makes some before every launch. A
+        // variable is memory of the host to it, so the executor's has another judgement then.
+        if names_variable {
+            call(session, request)?;
+        } else {
+            session.cast(&Request::Graph(request))?;
+        }
         known.absorb(&mut walk);
         known.state().staged_inside.extend(walk.staged.drain().map(|(_, staged)| staged));
         if let Some(staged) = staged {

@@ -100,7 +100,7 @@ fn pinned_file(name: &str, bytes: u64) -> Result<OwnedFd, CuResult> {
 }
 
 /// Memory of the machine that can be had without swapping, in bytes.
-fn available_bytes() -> Option<u64> {
+pub fn available_bytes() -> Option<u64> {
     parse_available(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 

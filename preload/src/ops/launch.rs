@@ -96,7 +96,9 @@ fn launch(
         };
         if in_question || params.len() != layout.bytes as usize {
             session.ask(&launch, &[attributes, params])?;
-            function.accept(kind);
+            if flags & RECORDS_EVENT == 0 {
+                function.accept(kind);
+            }
         } else {
             session.send(&launch, &[attributes, params])?;
         }

@@ -19,8 +19,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Images that the executor knows, with the `CUcontext` that each ends with; 0 for libraries, which belong to none.
-static IMAGES: LazyLock<Mutex<FxHashMap<Image, u64>>> = LazyLock::new(Default::default);
+/// Images that the executor knows.
+static IMAGES: LazyLock<Mutex<FxHashMap<Image, Owner>>> = LazyLock::new(Default::default);
+
+/// What an image ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    /// The `CUcontext`; 0 for libraries, which belong to none.
+    context: u64,
+    /// The library whose module it is; 0 for all others.
+    library: u64,
+}
 
 /// JIT options whose value is a number and means the same in another process. Log buffers and the wall time are outputs, which the local
 /// load has filled; symbol tables hold addresses of the program.
@@ -158,46 +167,49 @@ fn send_file(
         library: image.is_library,
         options: options.numbers(),
     }))?;
-    remember(image);
+    remember(image, 0);
     Ok(())
 }
 
-fn images() -> std::sync::MutexGuard<'static, FxHashMap<Image, u64>> {
+fn images() -> std::sync::MutexGuard<'static, FxHashMap<Image, Owner>> {
     IMAGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns whether it is new.
-fn remember(image: Image) -> bool {
-    let owner = if image.is_library { 0 } else { context::current() };
-    images().insert(image, owner).is_none()
+/// `library` is the one whose module it is, or 0. Returns whether it is new.
+fn remember(image: Image, library: u64) -> bool {
+    let context = if image.is_library { 0 } else { context::current() };
+    images().insert(image, Owner { context, library }).is_none()
+}
+
+/// The images that `is_gone` holds for end, with their functions and variables.
+fn forget(is_gone: impl Fn(Image, Owner) -> bool) -> Vec<Image> {
+    let gone = |image: &Image, owner: &mut Owner| is_gone(*image, *owner);
+    let gone: Vec<Image> = images().extract_if(gone).map(|(image, _)| image).collect();
+    for &image in &gone {
+        function::forget(image);
+        global::forget(image.handle);
+    }
+    gone
 }
 
 /// The modules of a context that has ended, those of libraries included. With `is_primary` the libraries themselves start anew in the next
 /// context: their variables have their first values again.
 pub fn end_of_context(session: &Session, context: u64, is_primary: bool) {
-    let (mut modules, mut libraries) = (Vec::new(), Vec::new());
-    images().retain(|image, owner| {
-        if image.is_library {
-            libraries.push(image.handle);
-        } else if *owner == context {
-            modules.push(*image);
-            return false;
-        }
-        true
-    });
-    for image in modules {
-        function::forget(image);
-        global::forget(image.handle);
+    for image in forget(|image, owner| !image.is_library && owner.context == context) {
         let _ =
             session.cast(&Request::Module(ModuleRequest::Unload { module: image.handle, library: false }));
     }
     function::forget_of_libraries(is_primary);
     if is_primary {
-        for library in libraries {
+        for library in libraries() {
             global::forget(library);
             let _ = session.cast(&Request::Module(ModuleRequest::Renew { library }));
         }
     }
+}
+
+fn libraries() -> Vec<u64> {
+    images().keys().filter(|image| image.is_library).map(|image| image.handle).collect()
 }
 
 /// Whether the executor knows the image.
@@ -212,18 +224,16 @@ pub fn knows(module: u64) -> bool {
 
 /// Finds the library whose `CUmodule` this is, for functions that name a module which the program never asked for.
 pub fn adopt(module: u64) -> bool {
-    let libraries: Vec<u64> =
-        images().keys().filter(|image| image.is_library).map(|image| image.handle).collect();
     let of = |library| {
         let mut found = 0;
         // SAFETY: a valid out-parameter and a library that is loaded.
         let result = unsafe { real::cuLibraryGetModule(&mut found, library) };
         result == CuResult::SUCCESS && found == module
     };
-    let Some(library) = libraries.into_iter().find(|&library| of(library)) else { return false };
+    let Some(library) = libraries().into_iter().find(|&library| of(library)) else { return false };
     let request = ModuleRequest::LibraryModule { module, library };
     let sent = session().is_some_and(|session| session.cast(&Request::Module(request)).is_ok());
-    sent && remember(Image { handle: module, is_library: false })
+    sent && remember(Image { handle: module, is_library: false }, library)
 }
 
 /// cuLibraryGetModule: the same code under another handle.
@@ -236,7 +246,7 @@ pub fn of_library(out: Out<u64>, library: u64, local: impl FnOnce(*mut u64) -> C
         let image = Image { handle: module, is_library: false };
         if is_known(Image { handle: library, is_library: true }) && !is_known(image) {
             session.cast(&Request::Module(ModuleRequest::LibraryModule { module, library }))?;
-            remember(image);
+            remember(image, library);
         }
         out.put(module);
         Ok(())
@@ -262,9 +272,8 @@ pub fn unload(handle: u64, is_library: bool, local: impl FnOnce() -> CuResult) -
         let session = session().ok_or(CuResult::DEINITIALIZED)?;
         capture::permits_unsafe()?;
         stream::synchronize_context()?;
-        images().remove(&image);
-        function::forget(image);
-        global::forget(handle);
+        // A library's module is another handle of the same code.
+        forget(|known, owner| known == image || is_library && owner.library == handle);
         // The executor first: as soon as the local handle is free, another thread may be given the same value.
         let request = ModuleRequest::Unload { module: handle, library: is_library };
         let sent = session.cast(&Request::Module(request));

@@ -144,6 +144,11 @@ pub fn find(stream: u64) -> Result<&'static Stream, CuResult> {
     }
 }
 
+/// A number that no other stream of the process has: the handle of the per-thread default stream means another one in each thread.
+pub fn identity(stream: u64) -> u64 {
+    if stream == PER_THREAD { thread::own().map_or(stream, Stream::wire) } else { stream }
+}
+
 /// A stream that the local driver made without our seeing it.
 #[cold]
 fn adopt(stream: u64) -> Result<&'static Stream, CuResult> {

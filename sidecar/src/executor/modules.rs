@@ -153,16 +153,19 @@ impl Modules {
     }
 
     fn forget(&mut self, image: (u64, bool)) -> Result<(), CuError> {
+        if image.1 {
+            // Its modules are other handles of the same code.
+            let of = |_: &(u64, bool), other: &mut Image| matches!(other, Image::OfLibrary(library) if *library == image.0);
+            for (module, _) in self.images.extract_if(of) {
+                self.functions.retain(|_, function| function.image() != module);
+            }
+        }
         self.functions.retain(|_, function| function.image() != image);
         match self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)? {
             // SAFETY: the handle was ours and has just left the table, with all functions of it.
             Image::Loaded(Loaded::Module(raw), _) => check(unsafe { sys::cuModuleUnload(raw) }),
-            Image::Loaded(Loaded::Library(raw), _memory) => {
-                self.images
-                    .retain(|_, other| !matches!(other, Image::OfLibrary(library) if *library == image.0));
-                // SAFETY: as above.
-                check(unsafe { sys::cuLibraryUnload(raw) })
-            }
+            // SAFETY: as above.
+            Image::Loaded(Loaded::Library(raw), _memory) => check(unsafe { sys::cuLibraryUnload(raw) }),
             Image::File(_) | Image::Mapped(_) | Image::OfLibrary(_) | Image::Broken(_) => Ok(()),
         }
     }

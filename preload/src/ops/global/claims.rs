@@ -9,8 +9,6 @@ use std::os::fd::AsFd;
 
 use lightos_protocol::mapping::{Access, Reservation, sealed_memfd};
 
-const PAGE_BYTES: u64 = 4096;
-
 /// How the local driver comes to know pages: it is given first address and bytes, and says whether it took them.
 #[derive(Clone, Copy, Debug)]
 pub struct Driver {
@@ -36,6 +34,11 @@ struct Run {
     is_registered: bool,
 }
 
+/// Bytes of a page of this machine.
+fn page() -> u64 {
+    rustix::param::page_size() as u64
+}
+
 /// Takes free pages and gives them memory.
 fn take(address: u64, bytes: u64) -> io::Result<Reservation> {
     let pages = Reservation::fixed(address, bytes)?;
@@ -50,8 +53,8 @@ impl Claims {
 
     /// Claims the pages of `[address, address + bytes)` for `module`; false when something else lies in them.
     pub fn claim(&mut self, address: u64, bytes: u64, module: u64) -> bool {
-        let start = address - address % PAGE_BYTES;
-        let Some(end) = address.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES))
+        let start = address - address % page();
+        let Some(end) = address.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(page()))
         else {
             return false;
         };
@@ -85,14 +88,14 @@ impl Claims {
         complete
     }
 
-    /// Has the local driver know the pages at `address`, if they are claimed.
-    pub fn introduce(&mut self, address: u64) {
-        if let Some((&first, run)) = self.runs.range_mut(..=address).next_back()
-            && address < run.end
-            && !run.is_registered
-        {
+    /// Has the local driver know the pages at `address`, if they are claimed; whether they are.
+    pub fn introduce(&mut self, address: u64) -> bool {
+        let run = self.runs.range_mut(..=address).next_back().filter(|(_, run)| address < run.end);
+        let Some((&first, run)) = run else { return false };
+        if !run.is_registered {
             run.is_registered = (self.driver.register)(first, run.end - first);
         }
+        true
     }
 
     /// Makes one run of new pages and the runs that they connect.
@@ -149,7 +152,7 @@ mod tests {
 
     /// Whether nothing is mapped in the page.
     fn is_free(address: u64) -> bool {
-        Reservation::fixed(address, PAGE_BYTES).is_ok()
+        Reservation::fixed(address, page()).is_ok()
     }
 
     #[test]
@@ -158,46 +161,45 @@ mod tests {
         let base = 0x2345_6789_0000;
         let mut claims = claims();
         assert!(claims.claim(base + 100, 8, 1));
-        claims.introduce(base + PAGE_BYTES);
-        assert!(told(base, 3 * PAGE_BYTES).is_empty(), "no graph has named it");
-        claims.introduce(base + 100);
-        claims.introduce(base + 100);
+        assert!(!claims.introduce(base + page()));
+        assert!(told(base, 3 * page()).is_empty(), "no graph has named it");
+        assert!(claims.introduce(base + 100) && claims.introduce(base + 100));
         assert!(claims.claim(base + 300, 8, 1), "the same page");
-        assert!(claims.claim(base + 200, 2 * PAGE_BYTES, 2), "shares its first page");
+        assert!(claims.claim(base + 200, 2 * page(), 2), "shares its first page");
         assert_eq!(
-            told(base, 3 * PAGE_BYTES),
-            [(base, PAGE_BYTES), (base, 0), (base, 3 * PAGE_BYTES)],
+            told(base, 3 * page()),
+            [(base, page()), (base, 0), (base, 3 * page())],
             "one registration, so that a copy may cross the border"
         );
-        assert!(!is_free(base) && !is_free(base + 2 * PAGE_BYTES));
-        assert!(is_free(base + 3 * PAGE_BYTES));
+        assert!(!is_free(base) && !is_free(base + 2 * page()));
+        assert!(is_free(base + 3 * page()));
         claims.release(1);
         assert!(!is_free(base), "the second module has a variable there");
         claims.release(2);
-        assert!(is_free(base) && is_free(base + 2 * PAGE_BYTES));
-        assert_eq!(told(base, 3 * PAGE_BYTES), [(base, 0)]);
+        assert!(is_free(base) && is_free(base + 2 * page()));
+        assert_eq!(told(base, 3 * page()), [(base, 0)]);
     }
 
     #[test]
     fn pages_between_two_runs_connect_them() {
         let base = 0x2345_6889_0000;
         let mut claims = claims();
-        assert!(claims.claim(base, 8, 1) && claims.claim(base + 2 * PAGE_BYTES, 8, 2));
+        assert!(claims.claim(base, 8, 1) && claims.claim(base + 2 * page(), 8, 2));
         claims.introduce(base);
-        told(base, 3 * PAGE_BYTES);
-        assert!(claims.claim(base + 8, 2 * PAGE_BYTES, 3));
-        assert_eq!(told(base, 3 * PAGE_BYTES).last(), Some(&(base, 3 * PAGE_BYTES)));
+        told(base, 3 * page());
+        assert!(claims.claim(base + 8, 2 * page(), 3));
+        assert_eq!(told(base, 3 * page()).last(), Some(&(base, 3 * page())));
         assert_eq!(claims.runs.len(), 1);
     }
 
     #[test]
     fn memory_of_the_program_stays_where_it_is() {
         let base = 0x2345_6799_0000;
-        let _own = Reservation::fixed(base + PAGE_BYTES, PAGE_BYTES).unwrap();
+        let _own = Reservation::fixed(base + page(), page()).unwrap();
         let mut claims = claims();
-        assert!(!claims.claim(base + PAGE_BYTES, 4, 1));
+        assert!(!claims.claim(base + page(), 4, 1));
         assert!(claims.runs.is_empty());
         assert!(claims.claim(base, 4, 1));
-        assert!(claims.claim(base + 2 * PAGE_BYTES, 4, 1));
+        assert!(claims.claim(base + 2 * page(), 4, 1));
     }
 }

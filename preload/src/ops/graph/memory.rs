@@ -6,6 +6,8 @@
 //! a launch of a graph whose memory the program has not freed is an error, unless the graph was instantiated to free it.
 //! docs/adr/0007 has what differs.
 
+mod queries;
+
 use super::{NodeParams, State, locally};
 use crate::alloc::live::{Allocation, Kind};
 use crate::edge::Out;
@@ -19,6 +21,8 @@ use crate::result::CuResult;
 use rustc_hash::FxHashMap;
 use std::ffi::c_void;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+pub use queries::{allocation_of, attribute, freed_by, node_type};
 
 /// `CU_GRAPH_NODE_TYPE_MEM_ALLOC`, `CU_GRAPH_NODE_TYPE_MEM_FREE`.
 pub const MEM_ALLOC: u32 = 10;
@@ -331,32 +335,55 @@ pub fn exec_gone(exec: u64) {
 
 /// cuGraphDestroy.
 pub fn graph_destroyed(graph: u64, local: impl FnOnce() -> CuResult) -> Outcome {
+    // Before the call: as soon as the local graph is gone, another thread may be given the same handle.
+    let nodes = detach(graph);
     let result = local();
     if result == CuResult::SUCCESS {
-        graph_gone(graph);
+        return_all(nodes.give_up())
+    } else {
+        nodes.attach()
     }
     result.into()
 }
 
-/// Gives up what the nodes of a graph had that is no more.
-pub fn graph_gone(graph: u64) {
-    if !has_memory(graph) {
-        return;
-    }
+/// Nodes of a graph that is about to go, out of the table.
+#[must_use]
+#[derive(Debug)]
+pub struct Detached(Vec<(u64, Node)>);
+
+/// Takes the nodes of `graph` out of the table.
+pub fn detach(graph: u64) -> Detached {
     let mut table = table();
-    let Table { nodes, memory } = &mut *table;
-    nodes.retain(|_, node| {
-        if let Node::Allocate { address, .. } = *node
-            && node.graph() == graph
-            && let Some(memory) = memory.get_mut(&address)
-        {
-            memory.has_graph = false;
+    Detached(table.nodes.extract_if(|_, node| node.graph() == graph).collect())
+}
+
+impl Detached {
+    /// The graph stays after all.
+    pub fn attach(self) {
+        table().nodes.extend(self.0);
+    }
+
+    /// The graph is gone, and no executable graph was made of it: no work uses its memory, so nothing is waited for.
+    pub fn abandon(self) {
+        for allocation in self.give_up() {
+            let _ = give_back(allocation);
         }
-        node.graph() != graph
-    });
-    let over = settle(&mut table);
-    drop(table);
-    return_all(over);
+    }
+
+    fn give_up(self) -> Vec<Allocation> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let mut table = table();
+        for (_, node) in self.0 {
+            if let Node::Allocate { address, .. } = node
+                && let Some(memory) = table.memory.get_mut(&address)
+            {
+                memory.has_graph = false;
+            }
+        }
+        settle(&mut table)
+    }
 }
 
 /// Whether a graph allocates or frees. Such a graph is not cloned, is no part of another, and keeps its nodes.
@@ -380,48 +407,4 @@ pub fn destroy_node(node: u64) -> Outcome {
     } else {
         Outcome::PassThrough(Reason::LocalQuery)
     }
-}
-
-/// cuGraphNodeGetType.
-pub fn node_type(out: Out<u32>, node: u64) -> Outcome {
-    let kind = match table().nodes.get(&node) {
-        Some(Node::Allocate { .. }) => MEM_ALLOC,
-        Some(Node::Free { .. }) => MEM_FREE,
-        None => return Outcome::PassThrough(Reason::LocalQuery),
-    };
-    out.required().map(|out| out.put(kind)).into()
-}
-
-/// cuGraphMemAllocNodeGetParams.
-pub fn allocation_of(out: Out<AllocNode>, node: u64) -> Outcome {
-    let table = table();
-    let Some(Node::Allocate { address, .. }) = table.nodes.get(&node) else {
-        return Outcome::PassThrough(Reason::InvalidArgument);
-    };
-    let Some(memory) = table.memory.get(address) else { return Outcome::Fail(CuResult::INVALID_VALUE) };
-    out.required().map(|out| out.put(memory.node)).into()
-}
-
-/// cuGraphMemFreeNodeGetParams.
-pub fn freed_by(out: Out<u64>, node: u64) -> Outcome {
-    match table().nodes.get(&node) {
-        Some(&Node::Free { address, .. }) => out.required().map(|out| out.put(address)).into(),
-        _ => Outcome::PassThrough(Reason::InvalidArgument),
-    }
-}
-
-/// cuDeviceGetGraphMemAttribute: bytes allocated now and bytes that graphs hold; the marks are not kept apart.
-pub fn attribute(device: i32, attribute: u32, value: Out<u64>) -> Outcome {
-    if device != DEVICE {
-        return Outcome::PassThrough(Reason::OtherDevice);
-    }
-    let (live, held) = table().memory.values().fold((0, 0), |(live, held), memory| {
-        (live + if memory.is_live { memory.bytes } else { 0 }, held + memory.bytes)
-    });
-    let bytes = match attribute {
-        0 | 1 => live,
-        2 | 3 => held,
-        _ => return Outcome::PassThrough(Reason::InvalidArgument),
-    };
-    value.required().map(|value| value.put(bytes)).into()
 }

@@ -67,23 +67,39 @@ impl MemOp {
 
 /// One of cuStreamWaitValue and cuStreamWriteValue.
 pub fn value(kind: MemOpKind, stream: u64, address: u64, value: u64, flags: u32) -> Outcome {
-    run(stream, || Ok([Operation { kind, flags, address, value }]))
+    // Whether a device writes without a barrier, its driver knows.
+    let asks = flags != 0 && is_write(kind);
+    run(stream, asks, || Ok([Operation { kind, flags, address, value }]))
+}
+
+fn is_write(kind: MemOpKind) -> bool {
+    matches!(kind, MemOpKind::WriteValue32 | MemOpKind::WriteValue64)
 }
 
 /// cuStreamBatchMemOp.
 pub fn batch_values(stream: u64, count: u32, operations: &In<MemOp>, flags: u32) -> Outcome {
-    run(stream, || {
+    run(stream, false, || {
         // Nothing to do is no error.
         if count > MAX_OPERATIONS || flags != 0 {
             return Err(CuResult::INVALID_VALUE.into());
         }
-        let described = (0..count as usize).map(|index| operations.at(index)?.describe());
+        let described = (0..count as usize).map(|index| {
+            let operation = operations.at(index)?.describe()?;
+            // A device that cannot do without the barrier would refuse one of several; all of them can do with it.
+            let flags =
+                if is_write(operation.kind) { operation.flags & !WRITE_FLAGS } else { operation.flags };
+            Ok(Operation { flags, ..operation })
+        });
         described.collect::<Result<Vec<_>, Outcome>>()
     })
 }
 
 /// Checks all operations, then sends them in order.
-fn run<L: AsRef<[Operation]>>(stream: u64, operations: impl FnOnce() -> Result<L, Outcome>) -> Outcome {
+fn run<L: AsRef<[Operation]>>(
+    stream: u64,
+    asks: bool,
+    operations: impl FnOnce() -> Result<L, Outcome>,
+) -> Outcome {
     if captures(stream) {
         return capture::PASS;
     }
@@ -97,13 +113,9 @@ fn run<L: AsRef<[Operation]>>(stream: u64, operations: impl FnOnce() -> Result<L
         }
         let stream = find(stream)?;
         for &Operation { kind, flags, address, value } in operations.as_ref() {
-            let record = StreamValue { stream: stream.wire(), address, value, flags, operation: kind.into() };
-            // Whether a device writes without a barrier, its driver knows.
-            if flags != 0 && matches!(kind, MemOpKind::WriteValue32 | MemOpKind::WriteValue64) {
-                session.ask(&record, &[])?;
-            } else {
-                session.send(&record, &[])?;
-            }
+            let operation = kind.into();
+            let record = StreamValue { stream: stream.wire(), address, value, flags, operation };
+            if asks { session.ask(&record, &[])? } else { session.send(&record, &[])? }
         }
         stream.touch();
         Ok(())

@@ -14,5 +14,6 @@ mod modules;
 mod streams;
 mod stress;
 mod support;
+mod texture_faults;
 mod textures;
 mod two_processes;

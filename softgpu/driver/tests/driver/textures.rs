@@ -5,20 +5,20 @@ use std::ffi::c_void;
 use cuda::api::{array, context, copy, launch, memory, texture};
 
 use crate::arrays::{FLOAT, S32, U8, create, deep, host, within};
-use crate::support::{INVALID_VALUE, code, in_own_process, kernel, ok, param, params, primary};
+use crate::support::{INVALID_VALUE, code, kernel, ok, param, params, primary};
 
-const PTX: &str = include_str!("textures.ptx");
+pub const PTX: &str = include_str!("textures.ptx");
 const NOT_SUPPORTED: u32 = 801;
 /// `CUaddress_mode`, `CUfilter_mode` and `CU_TRSF_*`.
-const CLAMP: u32 = 1;
+pub const CLAMP: u32 = 1;
 const BORDER: u32 = 3;
 const LINEAR: u32 = 1;
 const INTEGER: u32 = 1;
 const NORMALIZED: u32 = 2;
-const SURFACE: u32 = 2;
+pub const SURFACE: u32 = 2;
 
 /// `CUDA_RESOURCE_DESC`.
-fn resource(kind: u64, words: &[u64]) -> [u64; 18] {
+pub fn resource(kind: u64, words: &[u64]) -> [u64; 18] {
     let mut all = [0; 18];
     all[0] = kind;
     all[1..=words.len()].copy_from_slice(words);
@@ -26,14 +26,14 @@ fn resource(kind: u64, words: &[u64]) -> [u64; 18] {
 }
 
 /// `CUDA_TEXTURE_DESC`.
-fn description(address: u32, filter: u32, flags: u32) -> [u32; 26] {
+pub fn description(address: u32, filter: u32, flags: u32) -> [u32; 26] {
     let mut all = [0; 26];
     all[..5].copy_from_slice(&[address, address, address, filter, flags]);
     all[10..14].copy_from_slice(&[2f32, 3.0, 4.0, 5.0].map(f32::to_bits));
     all
 }
 
-fn texture(resource: &[u64; 18], description: &[u32; 26]) -> u64 {
+pub fn texture(resource: &[u64; 18], description: &[u32; 26]) -> u64 {
     let mut object = 0;
     let (resource, description) = (resource.as_ptr().cast(), description.as_ptr().cast());
     ok!(texture::cuTexObjectCreate(&mut object, resource, description, std::ptr::null()));
@@ -46,7 +46,7 @@ fn refused(resource: &[u64; 18], description: &[u32; 26]) -> u32 {
     code!(texture::cuTexObjectCreate(&mut object, resource, description, std::ptr::null()))
 }
 
-fn surface(array: u64) -> u64 {
+pub fn surface(array: u64) -> u64 {
     let mut object = 0;
     ok!(texture::cuSurfObjectCreate(&mut object, resource(0, &[array]).as_ptr().cast()));
     object
@@ -311,108 +311,4 @@ fn bad_objects_are_refused() {
     assert_eq!(refused(&good, &plain), INVALID_VALUE, "destroyed");
     ok!(array::cuArrayDestroy(words));
     ok!(memory::cuMemFree_v2(at));
-}
-
-/// What the context says after `scale` has read one texel through `object`.
-fn outcome(mut object: u64) -> u32 {
-    let (mut out, mut width, mut height, mut step) = (0, 1i32, 1i32, 1f32);
-    ok!(memory::cuMemAlloc_v2(&mut out, 16));
-    let (_, scale) = kernel(PTX, "scale");
-    let mut values =
-        [param(&mut object), param(&mut out), param(&mut width), param(&mut height), param(&mut step)];
-    ok!(launch::cuLaunchKernel(scale, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), std::ptr::null_mut()));
-    code!(context::cuCtxSynchronize())
-}
-
-#[test]
-fn an_invented_handle_is_an_illegal_address() {
-    in_own_process("textures::an_invented_handle_is_an_illegal_address", || {
-        primary();
-        assert_eq!(outcome(0xdead_beef), 700);
-    });
-}
-
-#[test]
-fn a_destroyed_object_is_an_illegal_address() {
-    in_own_process("textures::a_destroyed_object_is_an_illegal_address", || {
-        primary();
-        let array = create([4, 4, 0], FLOAT, 4, 0);
-        let object = texture(&resource(0, &[array]), &description(CLAMP, 0, 0));
-        assert_eq!(outcome(object), 0);
-        ok!(texture::cuTexObjectDestroy(object));
-        assert_eq!(outcome(object), 700);
-    });
-}
-
-/// What a kernel makes of an object over this part of a megabyte.
-fn outcome_over(kind: u64, shape: impl Fn(u64) -> Vec<u64>) -> u32 {
-    let mut at = 0;
-    primary();
-    ok!(memory::cuMemAlloc_v2(&mut at, 1 << 20));
-    outcome(texture(&resource(kind, &shape(at)), &description(CLAMP, 0, 0)))
-}
-
-const FLOAT4: u64 = FLOAT as u64 | 4 << 32;
-
-#[test]
-fn texels_beyond_the_memory_are_an_illegal_address() {
-    in_own_process("textures::texels_beyond_the_memory_are_an_illegal_address", || {
-        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 16, 4096, 256]), 0);
-        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 131_072, 16_384, 32_768]), 700);
-    });
-}
-
-#[test]
-fn an_image_without_rows_is_an_illegal_address() {
-    in_own_process("textures::an_image_without_rows_is_an_illegal_address", || {
-        assert_eq!(outcome_over(3, |at| vec![at, FLOAT4, 16, 0, 256]), 700);
-    });
-}
-
-#[test]
-fn elements_beyond_the_memory_are_an_illegal_address() {
-    in_own_process("textures::elements_beyond_the_memory_are_an_illegal_address", || {
-        primary();
-        let (mut at, mut order, mut count) = (0, 0, 1i32);
-        ok!(memory::cuMemAlloc_v2(&mut at, 4096));
-        ok!(memory::cuMemAlloc_v2(&mut order, 4));
-        ok!(copy::cuMemcpyHtoD_v2(order, (&raw const count) as u64, 4));
-        let shape = u64::from(S32) | 1 << 32;
-        let mut picked = order;
-        let mut object = texture(&resource(2, &[at, shape, 64 << 20]), &description(CLAMP, 0, 0));
-        let (_, pick) = kernel(PTX, "pick");
-        let mut values = [param(&mut object), param(&mut order), param(&mut picked), param(&mut count)];
-        let null = std::ptr::null_mut();
-        ok!(launch::cuLaunchKernel(pick, 1, 1, 1, 1, 1, 1, 0, 0, params(&mut values), null));
-        assert_eq!(code!(context::cuCtxSynchronize()), 700);
-    });
-}
-
-#[test]
-fn a_texture_does_not_outlive_its_array() {
-    in_own_process("textures::a_texture_does_not_outlive_its_array", || {
-        primary();
-        let array = create([4, 4, 0], FLOAT, 4, 0);
-        let object = texture(&resource(0, &[array]), &description(CLAMP, 0, 0));
-        assert_eq!(outcome(object), 0);
-        ok!(array::cuArrayDestroy(array));
-        // Memory of the same size, which may get the place of the old one.
-        create([4, 4, 0], FLOAT, 4, 0);
-        assert_eq!(outcome(object), 700);
-    });
-}
-
-#[test]
-fn a_surface_access_outside_is_a_launch_failure() {
-    in_own_process("textures::a_surface_access_outside_is_a_launch_failure", || {
-        primary();
-        let array = create([4, 4, 0], U8, 4, SURFACE);
-        let (mut object, mut width, mut height) = (surface(array), 4i32, 5i32);
-        let mut other = object;
-        let (_, invert) = kernel(PTX, "invert");
-        let mut values = [param(&mut object), param(&mut other), param(&mut width), param(&mut height)];
-        let null = std::ptr::null_mut();
-        ok!(launch::cuLaunchKernel(invert, 1, 1, 1, 8, 8, 1, 0, 0, params(&mut values), null));
-        assert_eq!(code!(context::cuCtxSynchronize()), 719);
-    });
 }
