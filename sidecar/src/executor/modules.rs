@@ -152,14 +152,19 @@ impl Modules {
         Ok(raw)
     }
 
-    fn forget(&mut self, image: (u64, bool)) -> Result<(), CuError> {
-        if image.1 {
-            // Its modules are other handles of the same code.
-            let of = |_: &(u64, bool), other: &mut Image| matches!(other, Image::OfLibrary(library) if *library == image.0);
-            for (module, _) in self.images.extract_if(of) {
-                self.functions.retain(|_, function| function.image() != module);
-            }
+    /// Unloads an image, and says which handles mean nothing any more: a library's modules are others of the same code.
+    fn unload(&mut self, image: (u64, bool)) -> (Vec<u64>, Result<(), CuError>) {
+        let of = |other: &Image| image.1 && matches!(other, Image::OfLibrary(library) if *library == image.0);
+        let modules = self.images.iter().filter(|(_, other)| of(other));
+        let mut gone: Vec<u64> = modules.map(|((module, _), _)| *module).collect();
+        for &module in &gone {
+            let _ = self.forget((module, false));
         }
+        gone.push(image.0);
+        (gone, self.forget(image))
+    }
+
+    fn forget(&mut self, image: (u64, bool)) -> Result<(), CuError> {
         self.functions.retain(|_, function| function.image() != image);
         match self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)? {
             // SAFETY: the handle was ours and has just left the table, with all functions of it.
@@ -285,10 +290,10 @@ impl Executor {
                 modules.renew(library)?;
             }
             ModuleRequest::Unload { module, library } => {
-                self.globals.forget(module);
-                let forgotten = modules.forget((module, library));
+                let (gone, outcome) = modules.unload((module, library));
+                gone.into_iter().for_each(|module| self.globals.forget(module));
                 self.references.keep(|module| modules.knows(module));
-                forgotten?;
+                outcome?;
             }
             ModuleRequest::Function { function, module, name, library } => {
                 let name = CString::new(name).map_err(|_| CuError::INVALID_VALUE)?;
@@ -305,5 +310,31 @@ impl Executor {
             }
         }
         Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_librarys_modules_and_their_functions_end_with_it() {
+        let mut modules = Modules::default();
+        let none = CuError::INVALID_HANDLE;
+        for (image, content) in [
+            ((16, true), Image::Broken(none)),
+            ((32, false), Image::OfLibrary(16)),
+            ((48, false), Image::OfLibrary(64)),
+        ] {
+            modules.images.insert(image, content);
+        }
+        for (function, image) in [(1, (16, true)), (2, (32, false)), (3, (48, false))] {
+            modules.functions.insert(function, Function::Named { image, name: CString::default() });
+        }
+        let (gone, outcome) = modules.unload((16, true));
+        assert_eq!((gone, outcome), (vec![32, 16], Ok(())));
+        assert!(modules.images.contains_key(&(48, false)) && modules.images.len() == 1);
+        assert!(modules.functions.contains_key(&3) && modules.functions.len() == 1);
+        assert_eq!(modules.unload((16, true)), (vec![16], Err(none)), "once");
     }
 }
