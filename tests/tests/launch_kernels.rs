@@ -504,7 +504,7 @@ fn an_exit_handler_finds_what_was_issued_before() {
     mov.u32 %r1, 0;
 AGAIN:
     add.u32 %r1, %r1, 1;
-    setp.lt.u32 %q, %r1, 40000000;
+    setp.lt.u32 %q, %r1, 8000000;
     @%q bra AGAIN;
     st.global.u32 [%rd1], %r1;
     ret;
