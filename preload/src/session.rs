@@ -39,13 +39,10 @@ use zerocopy::IntoBytes;
 
 pub use connect::{ConnectError, introduce_locally, wait_for_hangup};
 pub use slots::TimelineSlots;
-pub use threads::spawn_quietly;
+pub use threads::{spawn_quietly, spawn_watch};
 
 /// How long a file descriptor may take that a reply announces.
 const FD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The watch unmaps memory through the driver and writes one line.
-const WATCH_STACK_BYTES: usize = 256 << 10;
 
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(ptr::null_mut());
 
@@ -77,7 +74,7 @@ pub fn begin() -> Result<(), ConnectError> {
     life::register_handlers();
     SESSION.store(ptr::from_ref(session).cast_mut(), Release);
     // After that: without a session the watch has nobody to warn.
-    let watch = spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || session.watch());
+    let watch = spawn_watch(move || session.watch());
     watch.inspect_err(|_| retire()).map_err(ConnectError::Thread)
 }
 

@@ -23,9 +23,6 @@ use std::{
     },
 };
 
-/// The watch writes one line.
-const WATCH_STACK_BYTES: usize = 128 << 10;
-
 static LOCAL: AtomicPtr<Local> = AtomicPtr::new(ptr::null_mut());
 
 /// What is launched.
@@ -57,7 +54,7 @@ pub fn begin() -> Result<(), ConnectError> {
         Box::leak(Box::new(Local { pages, verdict, channel, socket, is_alone: AtomicBool::new(false) }));
     life::register_handlers();
     LOCAL.store(ptr::from_ref(local).cast_mut(), Release);
-    let watch = session::spawn_quietly("lightos-watch", WATCH_STACK_BYTES, move || local.watch());
+    let watch = session::spawn_watch(move || local.watch());
     watch.inspect_err(|_| retire()).map_err(ConnectError::Thread)
 }
 
