@@ -10,9 +10,9 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::{notice, notice_and_jump, noticed, refusal, refuse_or_jump, stub};
+pub(crate) use aarch64::{entry, notice, notice_and_jump, refuse_or_jump, stub};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{notice, notice_and_jump, noticed, refusal, refuse_or_jump, stub};
+pub(crate) use x86_64::{entry, notice, notice_and_jump, refuse_or_jump, stub};
 
 /// What a trampoline shall do. Two registers by both ABIs (rax:rdx, x0:x1).
 #[repr(C)]

@@ -25,20 +25,22 @@ RETRIED = 12  # modules at most
 RUNNER = Path(__file__).resolve().parent.parent / "suites/run.py"
 
 
-def run(prefix: list[str], options: list[str], scratch: Path, limit_s: float) -> dict[str, list[str]]:
-    """Outcomes by test, (outcome, message); what there is where time runs out."""
+def run(prefix: list[str], options: list[str], scratch: Path, limit_s: float) -> tuple[dict[str, list[str]], bool]:
+    """Outcomes by test, (outcome, message), and whether the run came to its end; what there is where time runs out."""
     out = scratch / f"{time.monotonic_ns()}.json"
     command = [*prefix, sys.executable, str(RUNNER), "--write", str(out), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    ended = True
     try:
         told, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
+        ended = False
         os.killpg(process.pid, signal.SIGKILL)
         told, _ = process.communicate()
         print(f"   no end within {limit_s:.0f} s", flush=True)
     if not out.exists():
         print(f"   nothing ran:\n{told[-3000:]}", flush=True)
-    return json.loads(out.read_text()) if out.exists() else {}
+    return json.loads(out.read_text()) if out.exists() else {}, ended
 
 
 def message(outcome: list[str]) -> str:
@@ -51,9 +53,11 @@ def ended(outcomes: dict[str, list[str]], test: str) -> list[str]:
     return outcomes.get(test, ["did not run", ""])
 
 
-def different(native: dict, ours: dict) -> list[str]:
-    """Tests that do natively what they do not do under LightOS. A skip for another reason is none, nor what one side had no time for."""
-    return sorted(t for t in native.keys() & ours.keys() if native[t][0] != ours[t][0] and native[t][0] != "failed")
+def different(native: dict, ours: dict, cut: bool) -> list[str]:
+    """Tests that do natively what they do not do under LightOS. A skip for another reason is none; what only one side has is none where time ran
+    out (`cut`), and else a crash took it along."""
+    tests = native.keys() & ours.keys() if cut else native.keys() | ours.keys()
+    return sorted(t for t in tests if ended(native, t)[0] != ended(ours, t)[0] and ended(native, t)[0] != "failed")
 
 
 def module_of(test: str) -> str:
@@ -88,12 +92,12 @@ def main() -> int:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     options = ["--jobs", str(arguments.jobs), "--timeout", "100", "--only", arguments.only]
     name = f"{slug(gpu)}-numba" + f"-{arguments.mode}" * (arguments.mode != "sidecar") + "-part" * bool(arguments.only)
-    document = {"gpu": gpu, "mode": arguments.mode, "recorded": now(), "seconds": {}}
+    document = {"gpu": gpu, "mode": arguments.mode, "recorded": now(), "seconds": {}, "cut": False}
     outcomes = {}
 
     def save(first: list[str]) -> list[str]:
         """Writes what is known, and returns what differs now."""
-        document["differences"] = different(outcomes["native"], outcomes["lightos"])
+        document["differences"] = different(outcomes["native"], outcomes["lightos"], document["cut"])
         document["differed_once"] = sorted(set(first) - set(document["differences"]))
         (arguments.out / f"{name}.json").write_text(text(document, outcomes))
         return document["differences"]
@@ -101,13 +105,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for way, prefix in ways.items():
             started = time.monotonic()
-            outcomes[way] = run(prefix, options, Path(scratch), arguments.limit)
+            outcomes[way], came_to_its_end = run(prefix, options, Path(scratch), arguments.limit)
+            document["cut"] |= not came_to_its_end
             document["seconds"][way] = round(time.monotonic() - started, 1)
             print(f"{way}: {counts(outcomes[way])} in {document['seconds'][way]} s", flush=True)
         first = save([])
         for module in sorted({module_of(test) for test in first})[:RETRIED]:
             for way, prefix in ways.items():
-                outcomes[way] |= run(prefix, ["--jobs", "1", "--timeout", "60", "--only", module], Path(scratch), 90)
+                outcomes[way] |= run(prefix, ["--jobs", "1", "--timeout", "60", "--only", module], Path(scratch), 90)[0]
         differences = save(first)
     native, ours = outcomes["native"], outcomes["lightos"]
     for test in sorted(t for t in native if native[t][0] == "failed"):

@@ -43,11 +43,11 @@ const FUNCTIONS: [(&CStr, Asks); 8] = [
 
 #[allow(non_snake_case, clippy::missing_safety_doc)]
 mod exported {
-    use crate::trampoline::noticed;
+    use crate::trampoline::entry;
 
-    noticed!(cuptiActivityEnable, 0);
-    noticed!(cuptiActivityEnableContext, 1);
-    noticed!(cuptiProfilerBeginSession, 2);
+    entry!(cuptiActivityEnable, 0, notice_and_jump);
+    entry!(cuptiActivityEnableContext, 1, notice_and_jump);
+    entry!(cuptiProfilerBeginSession, 2, notice_and_jump);
 }
 
 const EXPORTED: [unsafe extern "C" fn(); 3] = [

@@ -39,7 +39,7 @@ macro_rules! refuse {
         #[allow(non_snake_case, clippy::missing_safety_doc)]
         mod entries {
             use super::{Row, trampoline};
-            $($(trampoline::refusal!($name, Row::$name as u32);)*)*
+            $($(trampoline::entry!($name, Row::$name as u32, refuse_or_jump);)*)*
         }
     };
 }

@@ -76,7 +76,7 @@ pub unsafe extern "C" fn dlvsym(
 /// its signature: integer and floating-point argument registers are kept, stack arguments are not touched.
 ///
 /// # Safety
-/// Entered by a jump from a [`refusal`] entry point only.
+/// Entered by a jump from an [`entry`] or a [`stub`] only.
 #[unsafe(naked)]
 pub unsafe extern "C" fn refuse_or_jump() {
     naked_asm!(
@@ -121,27 +121,10 @@ pub unsafe extern "C" fn stub<const ROW: u32>() {
     naked_asm!("mov w17, {row}", "b {common}", row = const ROW, common = sym refuse_or_jump)
 }
 
-/// Defines the entry point of a refused function: its row in the refusal table, then the common part.
-macro_rules! refusal {
-    ($name:ident, $row:expr) => {
-        #[unsafe(naked)]
-        #[cfg_attr(not(test), unsafe(no_mangle))]
-        pub unsafe extern "C" fn $name() {
-            ::std::arch::naked_asm!(
-                "mov w17, {row}",
-                "b {common}",
-                row = const $row,
-                common = sym $crate::trampoline::refuse_or_jump,
-            )
-        }
-    };
-}
-pub(crate) use refusal;
-
 /// Common part of all noticed functions, which have at most three arguments: w17 holds the row. Tells of the call, then runs it.
 ///
 /// # Safety
-/// Entered by a jump from a [`noticed`] entry point or a [`notice`] stub only.
+/// Entered by a jump from an [`entry`] or a [`notice`] stub only.
 #[unsafe(naked)]
 pub unsafe extern "C" fn notice_and_jump() {
     naked_asm!(
@@ -177,9 +160,9 @@ pub unsafe extern "C" fn notice<const ROW: u32>() {
     naked_asm!("mov w17, {row}", "b {common}", row = const ROW, common = sym notice_and_jump)
 }
 
-/// Defines the exported entry point of a noticed function: its row, then the common part.
-macro_rules! noticed {
-    ($name:ident, $row:expr) => {
+/// Defines an exported entry point: its row in the table of its kind, then the kind's common part, [`refuse_or_jump`] or [`notice_and_jump`].
+macro_rules! entry {
+    ($name:ident, $row:expr, $common:ident) => {
         #[unsafe(naked)]
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name() {
@@ -187,9 +170,9 @@ macro_rules! noticed {
                 "mov w17, {row}",
                 "b {common}",
                 row = const $row,
-                common = sym $crate::trampoline::notice_and_jump,
+                common = sym $crate::trampoline::$common,
             )
         }
     };
 }
-pub(crate) use noticed;
+pub(crate) use entry;

@@ -16,8 +16,8 @@ pub struct Driver {
     pub unregister: fn(u64),
 }
 
-/// Runs of pages, by first address. They never overlap; variables of several modules may share a page. Registering takes long (up to
-/// milliseconds), so a run is registered once a graph names an address there.
+/// Runs of pages, by first address. They never overlap; variables of several modules may share a page. Registering takes far
+/// longer than a look-up, so a run is registered once a graph names an address there.
 #[derive(Debug)]
 pub struct Claims {
     runs: BTreeMap<u64, Run>,
